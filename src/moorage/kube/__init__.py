@@ -1,0 +1,1 @@
+"""Kubernetes as this project sees it: the Cluster protocol, kinds, informers, work queue, controllers."""
