@@ -1,0 +1,243 @@
+"""What the extension puts into a cluster, as a pure function of its settings. Everything but the CRDs and cluster roles lives in `azureml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moorage import __version__
+from moorage.extension.settings import ExtensionSettings
+from moorage.specs.manifest import Manifest
+from moorage.wire import crds
+
+NAMESPACE = "azureml"
+AGENT = "gateway"
+ROUTER = "azureml-fe-v2"
+ROUTER_SERVICE = "azureml-fe"
+CONNECTION_SECRET = "moorage-agent"
+COMPONENT_IMAGE = f"moorage.dev/component:{__version__}"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "moorage"}
+# Tolerated by the extension's own pods (spec, "Taints that ML workloads tolerate").
+SYSTEM_TOLERATIONS: tuple[Manifest, ...] = (
+    {"key": "ml.azure.com/amlarc", "operator": "Equal", "value": "true"},
+    {"key": "ml.azure.com/amlarc-system", "operator": "Equal", "value": "true"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How the agent reaches the workspace service. `token` is a secret and goes into one Secret only."""
+
+    url: str
+    registration: str
+    token: str
+    ca: str
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One row of `extension show`: a capability by its documented name, and the Deployment that carries it (None: not installed, with the reason)."""
+
+    name: str
+    kind: str
+    carried_by: str | None
+    note: str = ""
+
+
+def components(settings: ExtensionSettings) -> list[Component]:
+    """The documented components this installation has or leaves out, in the order of the spec's table."""
+    rows = [
+        Component("relayserver", "Deployment", AGENT, "part of the gateway, which always dials out"),
+        Component("gateway", "Deployment", AGENT),
+    ]
+    if settings.training:
+        rows.append(Component("aml-operator", "Deployment", AGENT))
+    if settings.inference:
+        rows.append(Component("amlarc-identity-controller", "Deployment", AGENT, "renews the workloads' tokens"))
+        rows.append(Component("azureml-fe-v2", "Deployment", ROUTER))
+        rows.append(Component("inference-operator-controller-manager", "Deployment", AGENT))
+    later = "not part of this version"
+    rows.append(Component("metrics-controller-manager", "Deployment", None, later))
+    rows.append(Component("prometheus-operator", "Deployment", None, later))
+    if settings.training:
+        rows.append(Component("volcano-scheduler", "Deployment", None, "jobs of one node need none"))
+    rows.append(Component("fluent-bit", "DaemonSet", None, "the agent carries job and deployment logs itself"))
+    return rows
+
+
+def render(name: str, settings: ExtensionSettings, connection: Connection) -> list[Manifest]:
+    """Every object in the order to apply: namespace and CRDs first, Deployments last."""
+    objects: list[Manifest] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        *crds.definitions(),
+        _service_account(AGENT),
+        _agent_role(settings),
+        _binding(AGENT),
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": CONNECTION_SECRET, "namespace": NAMESPACE},
+            "type": "Opaque",
+            "stringData": {"url": connection.url, "cluster": connection.registration, "token": connection.token, "ca.crt": connection.ca},
+        },
+        _deployment(
+            AGENT, agent_container(settings), settings, volumes=[{"name": "connection", "secret": {"secretName": CONNECTION_SECRET}}]
+        ),
+    ]
+    if settings.inference and settings.router_service is not None:
+        objects += [
+            _service_account(ROUTER),
+            _router_role(),
+            _binding(ROUTER),
+            _router_service(settings),
+            _deployment(ROUTER, router_container(), settings, volumes=[]),
+        ]
+    for each in objects:
+        labels = each["metadata"].setdefault("labels", {})
+        labels.update(MANAGED_BY | {"moorage.dev/extension": name})
+    return objects
+
+
+def agent_container(settings: ExtensionSettings) -> Manifest:
+    """Gateway, operators and token renewal share one process: less memory than the original's four Deployments (budget in the spec)."""
+    roles = [role for role, wanted in (("training", settings.training), ("inference", settings.inference)) if wanted]
+    return {
+        "name": "agent",
+        "command": ["moorage", "run", "agent"],
+        "args": [f"--enable={role}" for role in roles],
+        "ports": [{"name": "health", "containerPort": 8081}],
+        "volumeMounts": [{"name": "connection", "mountPath": "/etc/moorage/connection", "readOnly": True}],
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 10, "failureThreshold": 6},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 2, "failureThreshold": 3},
+    }
+
+
+def router_container() -> Manifest:
+    return {
+        "name": "router",
+        "command": ["moorage", "run", "router"],
+        "ports": [{"name": "http", "containerPort": 8080}, {"name": "health", "containerPort": 8081}],
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 10, "failureThreshold": 6},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 2, "failureThreshold": 3},
+    }
+
+
+def _deployment(name: str, container: Manifest, settings: ExtensionSettings, *, volumes: list[Manifest]) -> Manifest:
+    selector = {"app.kubernetes.io/component": name}
+    pod: Manifest = {
+        "serviceAccountName": name,
+        "nodeSelector": {"kubernetes.io/os": "linux"} | dict(settings.node_selector),
+        "tolerations": list(SYSTEM_TOLERATIONS),
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [
+            container
+            | {
+                "image": COMPONENT_IMAGE,
+                "env": [
+                    {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                    {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+                ],
+                "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+            }
+        ],
+    }
+    if volumes:
+        pod["volumes"] = volumes
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": dict(selector)},
+        "spec": {
+            "replicas": 1,
+            # Two agents at once would be safe (leases, idempotent streams) but the new one would only wait for the old one.
+            "strategy": {"type": "Recreate"}
+            if name == AGENT
+            else {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "selector": {"matchLabels": selector},
+            "template": {"metadata": {"labels": selector | MANAGED_BY}, "spec": pod},
+        },
+    }
+
+
+def _router_service(settings: ExtensionSettings) -> Manifest:
+    assert settings.router_service is not None
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": ROUTER_SERVICE, "namespace": NAMESPACE},
+        "spec": {
+            "type": settings.router_service.value,
+            "selector": {"app.kubernetes.io/component": ROUTER},
+            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def _service_account(name: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}}
+
+
+def _binding(name: str) -> Manifest:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": f"moorage-{name}"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"moorage-{name}"},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
+    }
+
+
+_READ = ["get", "list", "watch"]
+_WRITE = ["create", "patch", "delete"]
+
+
+def _agent_role(settings: ExtensionSettings) -> Manifest:
+    """What the agent does, verb by verb. It may write Secrets (the workloads' tokens) but list none."""
+    rules: list[Manifest] = [
+        {"apiGroups": [""], "resources": ["nodes", "pods", "services", "persistentvolumeclaims", "events", "configmaps"], "verbs": _READ},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "create", "patch"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", *_WRITE]},
+        {"apiGroups": [""], "resources": ["configmaps", "persistentvolumeclaims"], "verbs": _WRITE},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update", "patch"]},
+        {"apiGroups": ["amlarc.azureml.com"], "resources": ["instancetypes"], "verbs": _READ},
+        {"apiGroups": ["moorage.dev"], "resources": ["trainingjobs", "onlineendpoints", "onlinedeployments"], "verbs": [*_READ, *_WRITE]},
+        {
+            "apiGroups": ["moorage.dev"],
+            "resources": [
+                f"{plural}/{part}"
+                for plural in ("trainingjobs", "onlineendpoints", "onlinedeployments")
+                for part in ("status", "finalizers")
+            ],
+            "verbs": ["get", "patch", "update"],
+        },
+    ]
+    if settings.training:
+        rules.append({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": [*_READ, *_WRITE]})
+    if settings.inference:
+        rules.append({"apiGroups": ["apps"], "resources": ["deployments", "replicasets"], "verbs": [*_READ, *_WRITE]})
+        rules.append({"apiGroups": [""], "resources": ["services"], "verbs": _WRITE})
+    return _cluster_role(AGENT, rules)
+
+
+def _router_role() -> Manifest:
+    """The router only reads, and no Secret: endpoints hold digests of keys."""
+    return _cluster_role(
+        ROUTER,
+        [
+            {"apiGroups": ["moorage.dev"], "resources": ["onlineendpoints", "onlinedeployments"], "verbs": _READ},
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": _READ},
+        ],
+    )
+
+
+def _cluster_role(name: str, rules: list[Manifest]) -> Manifest:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": f"moorage-{name}"},
+        "rules": rules,
+    }
