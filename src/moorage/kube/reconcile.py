@@ -34,6 +34,8 @@ class Plan:
         children: complete manifests. Owned children of the declared kinds that are not among them are deleted, unless `status` is None.
         status: the parent's whole status; written only when it differs. None: nothing could be decided, touch nothing.
         requeue_after: look again after this even if nothing changes.
+        shared: complete manifests that several parents want alike, e.g. a namespace's volume claim: created while missing, owned by nobody, never
+            changed or deleted. Their kinds stand in the controller's configuration.
         events: (type, reason, message) to record on the parent, `type` being Normal or Warning; repeated ones are counted, not multiplied.
     """
 
@@ -41,6 +43,7 @@ class Plan:
     status: Manifest | None = None
     requeue_after: timedelta | None = None
     events: Sequence[tuple[str, str, str]] = ()
+    shared: Sequence[Manifest] = ()
 
 
 Reconcile = Callable[[Observed], Plan]
