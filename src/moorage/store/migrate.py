@@ -1,0 +1,32 @@
+"""Brings the schema up to date at start, under a lock, in one transaction: all migrations or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+
+from moorage.errors import Unavailable
+
+# Any constant; two servers that start at once on PostgreSQL queue up on it.
+_LOCK = 0x6D6F6F72
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Run what is missing. SQLite's BEGIN IMMEDIATE and an advisory lock on PostgreSQL keep a second process out meanwhile."""
+    with engine.connect() as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise Unavailable(
+                f"The database's schema is not one this version knows ({error}). It was probably written by a newer version of Moorage.",
+                code="SchemaUnknown",
+            ) from error

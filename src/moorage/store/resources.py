@@ -1,0 +1,203 @@
+"""ARM resources: one generic table for all types, with optimistic versions and keyset paging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from moorage.errors import Conflict, NotFound
+from moorage.ids import Workspace, parse_workspace_id
+from moorage.specs.manifest import Manifest
+from moorage.store.rows import Resource, ResourceKey
+from moorage.store.tables import resources as t
+
+if TYPE_CHECKING:
+    from moorage.store.transaction import Transaction
+
+
+class Resources:
+    """`tx.resources`."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def find(self, key: ResourceKey) -> Resource | None:
+        row = self._tx.connection.execute(sa.select(t).where(*_is(key))).one_or_none()
+        return _resource(row) if row else None
+
+    def get(self, key: ResourceKey) -> Resource:
+        found = self.find(key)
+        if found is None:
+            raise missing(key)
+        return found
+
+    def list(
+        self,
+        workspace: Workspace,
+        type: str,
+        *,
+        parent: str | None = None,
+        lookup: str | None = None,
+        archived: bool | None = None,
+        newest_first: bool = False,
+        after: int | None = None,
+        limit: int | None = None,
+    ) -> Sequence[Resource]:
+        """Resources of a type in order of creation.
+
+        Args:
+            workspace: whose.
+            type: the ARM type, e.g. `environments/versions`.
+            parent: only below this one.
+            lookup: only those with this second key.
+            archived: only archived (True) or only active ones (False).
+            newest_first: turn the order round.
+            after: `sequence` of the last one already seen, in the order asked for.
+            limit: how many at most.
+        """
+        query = sa.select(t).where(t.c.workspace == workspace.id.lower(), t.c.type == type)
+        if parent is not None:
+            query = query.where(t.c.parent == parent)
+        if lookup is not None:
+            query = query.where(t.c.lookup == lookup)
+        if archived is not None:
+            query = query.where(t.c.archived == archived)
+        if after is not None:
+            query = query.where(t.c.sequence < after if newest_first else t.c.sequence > after)
+        query = query.order_by(t.c.sequence.desc() if newest_first else t.c.sequence).limit(limit)
+        return [_resource(row) for row in self._tx.connection.execute(query)]
+
+    def names(self, workspace: Workspace, type: str, *, parent: str = "") -> Sequence[str]:
+        """The names alone, oldest first, archived ones included; cheap, since no body is read."""
+        query = sa.select(t.c.name).where(t.c.workspace == workspace.id.lower(), t.c.type == type, t.c.parent == parent)
+        return list(self._tx.connection.scalars(query.order_by(t.c.sequence)))
+
+    def all_of(self, type: str) -> Sequence[Resource]:
+        """Every resource of a type in every workspace: for the engines, which serve them all."""
+        return [_resource(row) for row in self._tx.connection.execute(sa.select(t).where(t.c.type == type).order_by(t.c.sequence))]
+
+    def all_with(self, type: str, lookup: str) -> Sequence[Resource]:
+        """Every resource of a type, in any workspace, with this second key."""
+        query = sa.select(t).where(t.c.type == type, t.c.lookup == lookup).order_by(t.c.sequence)
+        return [_resource(row) for row in self._tx.connection.execute(query)]
+
+    def workspaces(self, subscription: str, resource_group: str | None = None) -> Sequence[Resource]:
+        found = self.all_of("workspaces")
+        return [
+            each
+            for each in found
+            if each.key.workspace.subscription.lower() == subscription.lower()
+            and (resource_group is None or each.key.workspace.resource_group.lower() == resource_group.lower())
+        ]
+
+    def create(
+        self, key: ResourceKey, body: Manifest, *, state: Manifest | None = None, lookup: str = "", archived: bool = False
+    ) -> Resource:
+        """Insert; Conflict when it exists already."""
+        self._tx.touch(f"resources/{key.type}")
+        now = self._tx.now
+        values = {
+            "workspace": key.workspace.id.lower(),
+            "scope": key.workspace.id,
+            "type": key.type,
+            "parent": key.parent,
+            "name": key.name,
+            "body": body,
+            "state": state or {},
+            "lookup": lookup,
+            "archived": archived,
+            "created_at": now,
+            "created_by": self._tx.actor,
+            "modified_at": now,
+            "modified_by": self._tx.actor,
+            "version": 1,
+        }
+        if self.find(key) is not None:
+            raise Conflict(f"{key.type} '{key.name}' exists already.", target=key.id)
+        row = self._tx.connection.execute(sa.insert(t).values(values).returning(t)).one()
+        return _resource(row)
+
+    def update(
+        self,
+        seen: Resource,
+        *,
+        body: Manifest | None = None,
+        state: Manifest | None = None,
+        lookup: str | None = None,
+        archived: bool | None = None,
+    ) -> Resource:
+        """Replace the named parts of `seen`; Conflict when somebody wrote it since it was read. Writing nothing new is no write.
+
+        A change of `state` alone is the service's own doing and leaves `modified_at` and `modified_by` as they are.
+        """
+        wanted = replace(
+            seen,
+            body=seen.body if body is None else body,
+            state=seen.state if state is None else state,
+            lookup=seen.lookup if lookup is None else lookup,
+            archived=seen.archived if archived is None else archived,
+        )
+        if wanted == seen:
+            return seen
+        if wanted.body != seen.body or wanted.archived != seen.archived:
+            wanted = replace(wanted, modified_at=self._tx.now, modified_by=self._tx.actor)
+        wanted = replace(wanted, version=seen.version + 1)
+        self._tx.touch(f"resources/{seen.key.type}")
+        changed = self._tx.connection.execute(
+            sa.update(t)
+            .where(*_is(seen.key), t.c.sequence == seen.sequence, t.c.version == seen.version)
+            .values(
+                body=wanted.body,
+                state=wanted.state,
+                lookup=wanted.lookup,
+                archived=wanted.archived,
+                modified_at=wanted.modified_at,
+                modified_by=wanted.modified_by,
+                version=wanted.version,
+            )
+        )
+        if changed.rowcount != 1:
+            raise Conflict(
+                f"{seen.key.type} '{seen.name}' changed meanwhile. Read it again and retry.", code="ResourceModified", target=seen.id
+            )
+        return wanted
+
+    def delete(self, key: ResourceKey) -> bool:
+        """Remove it; whether it was there."""
+        gone = self._tx.connection.execute(sa.delete(t).where(*_is(key))).rowcount > 0
+        if gone:
+            self._tx.touch(f"resources/{key.type}")
+        return gone
+
+
+def missing(key: ResourceKey) -> NotFound:
+    """The error for a resource that is not there, in words that name it."""
+    below = f" of '{key.parent}'" if key.parent else ""
+    return NotFound(
+        f"{key.type} '{key.name}'{below} does not exist in workspace '{key.workspace.name}'.", code="ResourceNotFound", target=key.id
+    )
+
+
+def _is(key: ResourceKey) -> tuple[sa.ColumnElement[bool], ...]:
+    return (t.c.workspace == key.workspace.id.lower(), t.c.type == key.type, t.c.parent == key.parent, t.c.name == key.name)
+
+
+def _resource(row: sa.Row[tuple[object, ...]]) -> Resource:
+    values = row._mapping
+    workspace, _ = parse_workspace_id(values["scope"])
+    return Resource(
+        key=ResourceKey(workspace, values["type"], values["name"], values["parent"]),
+        body=values["body"],
+        state=values["state"],
+        lookup=values["lookup"],
+        archived=values["archived"],
+        created_at=values["created_at"],
+        created_by=values["created_by"],
+        modified_at=values["modified_at"],
+        modified_by=values["modified_by"],
+        version=values["version"],
+        sequence=values["sequence"],
+    )
