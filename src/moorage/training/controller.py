@@ -1,0 +1,31 @@
+"""Wiring of the training operator to the controller runtime."""
+
+from __future__ import annotations
+
+from moorage.kube.configuration import Child, ControllerConfig, Labelled, Related, Update
+from moorage.kube.kinds import CONFIG_MAP, INSTANCE_TYPE, JOB, POD, PVC, TRAINING_JOB
+from moorage.specs.manifest import Manifest
+from moorage.training import claims
+from moorage.training.reconcile import reconcile
+
+_OURS = "moorage.dev/job"
+
+
+def config(namespace: str | None = None) -> ControllerConfig:
+    """The controller of TrainingJobs in one namespace, or in all."""
+    return ControllerConfig(
+        name="training",
+        parent=TRAINING_JOB,
+        reconcile=reconcile,
+        manager="moorage-training",
+        children=(Child(JOB, labels=_OURS, update=Update.ON_DELETE), Child(CONFIG_MAP, labels=_OURS, update=Update.ON_DELETE)),
+        # By label and not through the Job: pods outlive it for as long as they end, and a job is Canceled only once they are gone.
+        descendants=(Labelled(POD, (_OURS,), _label),),
+        related=(Related(INSTANCE_TYPE), Related(PVC, labels=f"{claims.LABEL}=true")),
+        shared=(PVC,),
+        namespace=namespace,
+    )
+
+
+def _label(job: Manifest) -> tuple[str, ...]:
+    return (job["metadata"]["name"],)

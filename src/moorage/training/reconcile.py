@@ -1,0 +1,196 @@
+"""TrainingJob -> Job, ConfigMap and status.
+
+A Job that exists stays as it is: pod templates are immutable, so a changed instance type or a newer Moorage concerns later jobs only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from moorage.errors import Invalid
+from moorage.kube.reconcile import Observed, Plan
+from moorage.specs import workload
+from moorage.specs.condition import Condition, find, merge, timestamp
+from moorage.specs.manifest import Manifest
+from moorage.training import claims, launchers
+from moorage.training.plan import plan as job_plan
+from moorage.training.status import TERMINAL, Outcome, observe, pods_summary
+from moorage.training.template import Rendering, pod_template
+
+# Server-side fields and the owner, which the runtime sets; the rest of a living child is planned as it was found.
+_OF_THE_SERVER = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "ownerReferences", "selfLink", "finalizers")
+_MESSAGE_LIMIT = 8192
+
+
+def reconcile(seen: Observed) -> Plan:
+    """The whole decision about one TrainingJob."""
+    earlier: Manifest = seen.parent.get("status") or {}
+    if earlier.get("phase") in TERMINAL or seen.parent["metadata"].get("deletionTimestamp"):
+        return Plan(status=None)
+    job = _own_job(seen)
+    pods = _own_pods(seen)
+    outcome = observe(job, pods)
+    if outcome.terminal:
+        return _plan(seen, _kept(seen, job) if job else (), outcome)
+    stop = _stopping(seen, outcome)
+    if stop is not None:
+        return _stopped(seen, job, pods, stop)
+    try:
+        children = _kept(seen, job) if job else desired(seen)
+    except Invalid as error:
+        return _plan(seen, (), Outcome("Failed", error.code, error.message))
+    shared = [workload.environments_claim(_metadata(seen)["namespace"])] if workload.prepared(seen.parent["spec"]["environment"]) else []
+    return replace(_plan(seen, children, outcome, requeue_after=_time_left(seen, outcome)), shared=shared)
+
+
+def desired(seen: Observed) -> list[Manifest]:
+    """The ConfigMap and the launcher's objects.
+
+    Raises:
+        Invalid: the job asks for something that is not there.
+    """
+    spec = seen.parent["spec"]
+    metadata = _metadata(seen)
+    launch = launchers.choose(spec)
+    pod = pod_template(metadata["name"], spec, list(seen.related.get("InstanceType", ())), _claims(seen))
+    return [workload.plan_config_map(metadata, job_plan(spec)), *launch(Rendering(metadata, spec, pod))]
+
+
+def _kept(seen: Observed, job: Manifest) -> list[Manifest]:
+    """The living Job as it is, beside its ConfigMap."""
+    metadata = {key: value for key, value in job["metadata"].items() if key not in _OF_THE_SERVER}
+    found = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job.get("spec") or {}}
+    return [workload.plan_config_map(_metadata(seen), job_plan(seen.parent["spec"])), found]
+
+
+def _metadata(seen: Observed) -> Manifest:
+    name, namespace = seen.parent["metadata"]["name"], seen.parent["metadata"]["namespace"]
+    return {"name": name, "namespace": namespace, "labels": workload.labels(seen.parent["spec"], "training", {"job": name})}
+
+
+def _own_job(seen: Observed) -> Manifest | None:
+    name = seen.parent["metadata"]["name"]
+    return next((job for job in seen.children.get("Job", ()) if job["metadata"]["name"] == name), None)
+
+
+def _own_pods(seen: Observed) -> list[Manifest]:
+    return list(seen.children.get("Pod", ()))
+
+
+def _claims(seen: Observed) -> claims.Claims:
+    return claims.select(seen.related.get("PersistentVolumeClaim", ()), seen.parent["metadata"]["namespace"])
+
+
+# Stopping: on request, or at the time limit. The limit's decision is written down before the Job goes, since nothing else would
+# remember it once the pods are gone.
+
+
+def _stopping(seen: Observed, outcome: Outcome) -> Condition | None:
+    if seen.parent["spec"].get("cancelRequested"):
+        return Condition("Stopping", "True", "CancelRequested", "The job was cancelled on request.")
+    recorded = find((seen.parent.get("status") or {}).get("conditions"), "Stopping")
+    if recorded and recorded.get("status") == "True":
+        return Condition("Stopping", "True", recorded["reason"], recorded["message"])
+    left = _time_left(seen, outcome)
+    if left is not None and left <= timedelta(0):
+        limit = seen.parent["spec"]["limits"]["timeoutSeconds"]
+        return Condition("Stopping", "True", "TimeLimit", f"The job ran longer than its limit of {_span(limit)}.")
+    return None
+
+
+def _stopped(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], stop: Condition) -> Plan:
+    earlier = seen.parent.get("status") or {}
+    if job is None and not pods:
+        done = Outcome("Canceled", stop.reason, stop.message, started=earlier.get("startTime"))
+        return _plan(seen, (), done, stop=stop)
+    going = Outcome(earlier.get("phase") or "Queued", stop.reason, f"{stop.message} Its pods are being stopped.")
+    recorded = find(earlier.get("conditions"), "Stopping")
+    if stop.reason == "TimeLimit" and not recorded:
+        return _plan(seen, _kept(seen, job) if job else (), going, stop=stop, requeue_after=timedelta(seconds=1))
+    return _plan(seen, (), going, stop=stop)
+
+
+def _time_left(seen: Observed, outcome: Outcome) -> timedelta | None:
+    """Counted from the command's start: time in the queue is not the user's."""
+    limit = (seen.parent["spec"].get("limits") or {}).get("timeoutSeconds")
+    if not limit or outcome.phase != "Running" or not outcome.started:
+        return None
+    started = datetime.fromisoformat(outcome.started.replace("Z", "+00:00")).astimezone(UTC)
+    return started + timedelta(seconds=limit) - seen.now
+
+
+def _span(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    minutes, left = divmod(rest, 60)
+    parts = [f"{amount}{unit}" for amount, unit in ((hours, "h"), (minutes, "m"), (left, "s")) if amount]
+    return "".join(parts)
+
+
+# Status and events
+
+
+def _plan(
+    seen: Observed,
+    children: Sequence[Manifest],
+    outcome: Outcome,
+    *,
+    stop: Condition | None = None,
+    requeue_after: timedelta | None = None,
+) -> Plan:
+    earlier: Manifest = seen.parent.get("status") or {}
+    generation = seen.parent["metadata"].get("generation", 1)
+    found = _conditions(seen, outcome, stop)
+    status: Manifest = {
+        "phase": outcome.phase,
+        "reason": outcome.reason,
+        "message": _cut(outcome.message),
+        "observedGeneration": generation,
+        "pods": pods_summary(_own_pods(seen)) or earlier.get("pods") or [],
+        "conditions": merge(earlier.get("conditions") or (), found, now=seen.now, generation=generation),
+    }
+    if started := outcome.started or earlier.get("startTime"):
+        status["startTime"] = started
+    if outcome.exit_code is not None and outcome.terminal:
+        status["exitCode"] = outcome.exit_code
+    if outcome.terminal:
+        status["completionTime"] = outcome.finished or timestamp(seen.now)
+    return Plan(children=tuple(children), status=status, requeue_after=requeue_after, events=_events(earlier, status, found))
+
+
+def _conditions(seen: Observed, outcome: Outcome, stop: Condition | None) -> list[Condition]:
+    found: list[Condition] = []
+    problems = _claims(seen).problems
+    earlier = find((seen.parent.get("status") or {}).get("conditions"), "VolumesMounted")
+    if _own_job(seen):
+        # Of this job's pods nothing changes any more, whatever becomes of the claims.
+        if earlier:
+            found.append(Condition("VolumesMounted", earlier["status"], earlier["reason"], earlier["message"]))
+    elif problems:
+        found.append(Condition("VolumesMounted", "False", "ClaimRefused", " ".join(problems)))
+    if stop:
+        found.append(stop)
+    verdict = {"Completed": "True", "Failed": "False", "Canceled": "False"}.get(outcome.phase, "Unknown")
+    found.append(Condition("Succeeded", verdict, outcome.reason, _cut(outcome.message)))
+    return found
+
+
+def _events(earlier: Manifest, status: Manifest, found: Sequence[Condition]) -> list[tuple[str, str, str]]:
+    events: list[tuple[str, str, str]] = []
+    for condition in found:
+        before = find(earlier.get("conditions"), condition.type)
+        if condition.type == "VolumesMounted" and condition.status == "False" and not before:
+            events.append(("Warning", condition.reason, condition.message))
+    if status["phase"] != earlier.get("phase") and status["phase"] in TERMINAL:
+        kind = "Warning" if status["phase"] == "Failed" else "Normal"
+        events.append((kind, status["reason"], status["message"][:1000]))
+    return events
+
+
+def _cut(message: str) -> str:
+    """The end of a long message says more than its middle."""
+    if len(message) <= _MESSAGE_LIMIT:
+        return message
+    head = _MESSAGE_LIMIT // 4
+    return f"{message[:head]}\n...\n{message[-(_MESSAGE_LIMIT - head - 5) :]}"

@@ -1,0 +1,172 @@
+"""What a job's pods say about it: phase, reason, and words for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moorage.specs import pod_status, workload
+from moorage.specs.condition import find
+from moorage.specs.manifest import Manifest
+from moorage.specs.pod_status import Ended
+from moorage.training.template import UPLOAD_CONTAINER
+
+TERMINAL = ("Completed", "Failed", "Canceled")
+# From Pod.status.reason and the DisruptionTarget condition.
+_POD_REASONS = {
+    "Evicted": "The node took the pod's place away",
+    "NodeLost": "The node was lost",
+    "NodeShutdown": "The node shut down",
+    "Terminated": "The node shut down",
+    "Preempting": "A pod of higher priority took its place",
+    "UnexpectedAdmissionError": "The node refused the pod",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a job stands."""
+
+    phase: str
+    reason: str
+    message: str
+    exit_code: int | None = None
+    started: str | None = None
+    finished: str | None = None
+
+    @property
+    def terminal(self) -> bool:
+        return self.phase in TERMINAL
+
+
+def observe(job: Manifest | None, pods: Sequence[Manifest]) -> Outcome:
+    """The job's state from its Job and pods alone."""
+    pod = pod_status.newest(pods)
+    conditions = ((job or {}).get("status") or {}).get("conditions")
+    failed = find(conditions, "Failed")
+    if failed and failed.get("status") == "True":
+        return _failure(pod) if pod and _phase(pod) == "Failed" else _job_failure(failed, pod)
+    complete = find(conditions, "Complete")
+    if complete and complete.get("status") == "True":
+        return _success(pod)
+    if pod is None:
+        return Outcome("Queued", "Starting", "Waiting for the cluster to create the job's pod.")
+    return _progress(pod)
+
+
+def pods_summary(pods: Sequence[Manifest]) -> list[Manifest]:
+    """`status.pods`."""
+    found: list[Manifest] = []
+    for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"])):
+        metadata = pod["metadata"]
+        index = (metadata.get("annotations") or {}).get("batch.kubernetes.io/job-completion-index")
+        summary: Manifest = {"name": metadata["name"], "phase": _phase(pod) or "Pending"}
+        if index is not None and str(index).isdigit():
+            summary["rank"] = int(index)
+        if node := (pod.get("spec") or {}).get("nodeName"):
+            summary["node"] = node
+        if message := (pod.get("status") or {}).get("message"):
+            summary["message"] = message
+        found.append(summary)
+    return found
+
+
+def _phase(pod: Manifest) -> str:
+    return str((pod.get("status") or {}).get("phase") or "")
+
+
+def _progress(pod: Manifest) -> Outcome:
+    main = pod_status.container(pod, workload.MAIN_CONTAINER)
+    if finished := pod_status.ended(main):
+        return Outcome(
+            "Finalizing", "StoringOutputs", "The command has ended; its outputs are being stored.", finished.exit_code, finished.started
+        )
+    if _phase(pod) in ("Succeeded", "Failed"):
+        return Outcome("Finalizing", "PodEnded", "The pod has ended; waiting for the cluster to conclude the job.")
+    if begun := pod_status.running(main):
+        return Outcome("Running", "Running", "The command is running.", started=begun.get("startedAt"))
+    waiting = pod_status.unscheduled(pod)
+    if waiting is not None:
+        reason = "Unschedulable" if waiting else "Scheduling"
+        return Outcome("Queued", reason, f"Waiting for a node: {waiting}" if waiting else "Waiting for a node.")
+    if found := pod_status.trouble(pod):
+        return Outcome("Preparing", *found)
+    if pod_status.running(pod_status.container(pod, workload.ENVIRONMENT_CONTAINER)):
+        return Outcome("Preparing", "PreparingEnvironment", "The environment is being prepared.")
+    if pod_status.running(pod_status.container(pod, workload.FETCH_CONTAINER)):
+        return Outcome("Preparing", "FetchingInputs", "Code and inputs are being downloaded.")
+    return Outcome("Preparing", "StartingPod", f"Node {pod['spec']['nodeName']} is starting the pod.")
+
+
+def _success(pod: Manifest | None) -> Outcome:
+    if pod is None:
+        return Outcome("Completed", "Completed", "The command has ended; its pod is gone.", 0)
+    main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
+    lost = _upload_failure(pod)
+    started, finished = (main.started, main.finished) if main else (None, None)
+    if lost:
+        message = f"The command succeeded, but its outputs could not be stored: {lost}"
+        return Outcome("Failed", "UploadFailed", message, 0, started, finished)
+    return Outcome("Completed", "Completed", "The command succeeded and its outputs are stored.", 0, started, finished)
+
+
+def _failure(pod: Manifest) -> Outcome:
+    status = pod.get("status") or {}
+    main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
+    if reason := status.get("reason"):
+        said = f"{_POD_REASONS.get(reason, f'The pod ended with {reason}')}: {status.get('message') or 'no further word.'}"
+        return Outcome("Failed", reason, said, *_times(main))
+    environment = pod_status.ended(pod_status.container(pod, workload.ENVIRONMENT_CONTAINER))
+    if environment and environment.exit_code:
+        return Outcome("Failed", "EnvironmentFailed", f"The environment could not be prepared: {_said(environment, pod)}")
+    fetch = pod_status.ended(pod_status.container(pod, workload.FETCH_CONTAINER))
+    if fetch and fetch.exit_code:
+        return Outcome("Failed", "FetchFailed", f"Code or inputs could not be downloaded: {_said(fetch, pod)}")
+    if main and main.exit_code:
+        return _command_failure(pod, main)
+    if lost := _upload_failure(pod):
+        message = f"The command succeeded, but its outputs could not be stored: {lost}"
+        return Outcome("Failed", "UploadFailed", message, *_times(main))
+    return Outcome("Failed", "PodFailed", f"The pod failed: {status.get('message') or 'its node gave no reason.'}", *_times(main))
+
+
+def _command_failure(pod: Manifest, main: Ended) -> Outcome:
+    lost = _upload_failure(pod)
+    appendix = f"\nIts outputs could not be stored either: {lost}" if lost else ""
+    if main.reason == "OOMKilled":
+        limit = pod_status.memory_limit(pod, workload.MAIN_CONTAINER)
+        bound = f"its memory limit of {limit}" if limit else "the memory there was"
+        message = f"The command used more than {bound}; choose a larger instance type."
+        return Outcome("Failed", "OutOfMemory", message + appendix, *_times(main))
+    if main.reason in ("StartError", "ContainerCannotRun"):
+        message = f"The command could not be started: {main.message or 'the node gave no reason.'}"
+        return Outcome("Failed", "CommandNotStarted", message, *_times(main))
+    tail = f" Its last lines:\n{main.message}" if main.message else ""
+    return Outcome("Failed", "CommandFailed", f"The command ended with exit code {main.exit_code}.{tail}{appendix}", *_times(main))
+
+
+def _job_failure(condition: Manifest, pod: Manifest | None) -> Outcome:
+    main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER)) if pod else None
+    return Outcome(
+        "Failed", condition.get("reason") or "JobFailed", condition.get("message") or "The cluster ended the job.", *_times(main)
+    )
+
+
+def _upload_failure(pod: Manifest) -> str:
+    """Why the sidecar could not store everything; empty when it did, or has not ended."""
+    upload = pod_status.ended(pod_status.container(pod, UPLOAD_CONTAINER))
+    return _said(upload, pod) if upload and upload.exit_code else ""
+
+
+def _said(ended: Ended, pod: Manifest) -> str:
+    if ended.reason == "OOMKilled":
+        return "the container ran out of memory."
+    if ended.message:
+        return ended.message
+    if ended.exit_code == 137:
+        return "the container was killed before it was done."
+    return f"the container ended with exit code {ended.exit_code}; its log on pod {pod['metadata']['name']} says more."
+
+
+def _times(main: Ended | None) -> tuple[int | None, str | None, str | None]:
+    return (main.exit_code, main.started, main.finished) if main else (None, None, None)

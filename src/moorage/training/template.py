@@ -1,0 +1,128 @@
+"""The pod of a training job: one init container that prepares, one that fetches, one sidecar that uploads, and the user's command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moorage.errors import Invalid
+from moorage.specs import command, instance_type, workload
+from moorage.specs.manifest import Manifest
+from moorage.specs.quantities import parse_quantity
+from moorage.training.claims import Claims
+from moorage.training.plan import CODE_FOLDER, WORK_FOLDER, input_values, output_values
+
+UPLOAD_CONTAINER = "upload"
+# Given after the command has ended to store what is left, and to a cancelled command that ignores SIGTERM: long enough for
+# gigabytes and a restart of the workspace service, short enough to wait for.
+_GRACE_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What a launcher makes objects of.
+
+    Args:
+        metadata: namespace, name and labels of the job's objects.
+        spec: the TrainingJob's.
+        pod: template of one pod that runs the whole command.
+    """
+
+    metadata: Manifest
+    spec: Manifest
+    pod: Manifest
+
+
+def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claims) -> Manifest:
+    """The pod template of job `name`.
+
+    Args:
+        name: the TrainingJob's Kubernetes name.
+        spec: its spec.
+        types: InstanceTypes of the cluster.
+        claims: what IT operations want mounted.
+
+    Raises:
+        Invalid: unknown instance type or reference, a size that is no quantity.
+    """
+    environment = spec.get("environment") or {}
+    resources = spec.get("resources") or {}
+    instance = instance_type.choose(resources.get("instanceType"), types)
+    text = command.resolve(spec["command"], input_values(spec), output_values(spec))
+    work = [{"name": "work", "mountPath": WORK_FOLDER}]
+    claim_volumes = [{"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim}} for index, (claim, _) in _numbered(claims)]
+    claim_mounts = [{"name": f"claim-{index}", "mountPath": path} for index, (_, path) in _numbered(claims)]
+    shm_volumes, shm_mounts = _shared_memory(resources.get("shmSize"))
+    main = {
+        "name": workload.MAIN_CONTAINER,
+        "image": environment.get("image") or workload.DEFAULT_IMAGE,
+        "command": ["/bin/sh", "-c", command.literal(workload.with_environment(environment, text))],
+        "workingDir": CODE_FOLDER,
+        "env": workload.variables(_variables(spec)),
+        "resources": instance.resources(),
+        "volumeMounts": [*work, *workload.environment_mounts(environment), *claim_mounts, *shm_mounts],
+        "securityContext": workload.SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "nodeSelector": workload.node_selector(instance),
+        "tolerations": workload.tolerations(spec, instance),
+        "initContainers": [
+            *workload.environment_container(environment, instance),
+            workload.fetch_container(work),
+            _upload_container(work),
+        ],
+        "containers": [main],
+        "volumes": [
+            {"name": "work", "emptyDir": {}},
+            *workload.volumes(name, environment),
+            *claim_volumes,
+            *shm_volumes,
+        ],
+    }
+
+
+def _numbered(claims: Claims) -> list[tuple[int, tuple[str, str]]]:
+    return list(enumerate(claims.mounts))
+
+
+def _upload_container(work: list[Manifest]) -> Manifest:
+    arguments = ["python", "-m", "moorage.podside", "upload", "--plan", workload.PLAN_FILE, "--access", workload.ACCESS_FOLDER]
+    # Small and in addition to the instance type, so that the user's container has all of what was asked for.
+    size = {"cpu": ("10m", "1"), "memory": ("128Mi", "128Mi")}
+    upload = workload.component(UPLOAD_CONTAINER, arguments, [*workload.access_mounts(), *work], size)
+    return {**upload, "restartPolicy": "Always"}
+
+
+def _shared_memory(size: str | None) -> tuple[list[Manifest], list[Manifest]]:
+    if not size:
+        return [], []
+    # The original takes docker's form (2g, 512m) as well as Kubernetes' (2Gi).
+    text = f"{size[:-1]}{size[-1].upper()}i" if size[-1:] in ("g", "m", "k", "G", "M", "K") else size
+    if parse_quantity(text, target="resources.shm_size") <= 0:
+        raise Invalid(f"resources.shmSize: '{size}' is not a size; write one like 2g or 512Mi.", target="resources.shm_size")
+    return (
+        [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": text}}],
+        [{"name": "shm", "mountPath": "/dev/shm"}],
+    )
+
+
+def _variables(spec: Manifest) -> dict[str, str]:
+    """The original's names, ours for inputs and outputs in the form it gives them, then the user's own."""
+    found = {
+        "AZUREML_RUN_ID": spec["job"],
+        "AZUREML_ROOT_RUN_ID": spec["job"],
+        "AZUREML_EXPERIMENT_NAME": spec.get("experiment") or "Default",
+        "AZUREML_ARM_PROJECT_NAME": spec.get("experiment") or "Default",
+        "AZUREML_ARM_SUBSCRIPTION": spec.get("subscription") or "",
+        "AZUREML_ARM_RESOURCEGROUP": spec["resourceGroup"],
+        "AZUREML_ARM_WORKSPACE_NAME": spec["workspace"],
+        "AZUREML_COMPUTE_NAME": spec["compute"],
+        "PYTHONUNBUFFERED": "1",
+    }
+    found |= {f"AZURE_ML_INPUT_{name}": value for name, value in input_values(spec).items()}
+    found |= {f"AZURE_ML_OUTPUT_{name}": value for name, value in output_values(spec).items()}
+    return found | (spec.get("environmentVariables") or {})
