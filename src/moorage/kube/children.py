@@ -114,12 +114,14 @@ class Children:
         sent = self._sent.setdefault(uid_of(parent), {})
         last = sent.get((child.kind, key))
         if live is None:
-            if last is not None and last.digest == digest and last.lists == informer.lists:
+            unchanged = last is not None and (last.digest == digest or child.update is Update.ON_DELETE)
+            if last is not None and unchanged and last.lists == informer.lists:
                 return  # applied, and the watch has not told of it yet
             if informer.labels is not None:
                 live = await self._look(child.kind, manifest)
+        if live is not None and controller_uid(live) != uid_of(parent):
+            await self._refuse_foreign(parent, child.kind, live)
         if live is not None:
-            self._refuse_foreign(parent, live)
             if is_deleting(live):
                 return  # its disappearance wakes the parent
             if child.update is Update.ON_DELETE and controller_uid(live) == uid_of(parent):
@@ -137,16 +139,15 @@ class Children:
         except NotFound:
             return None
 
-    def _refuse_foreign(self, parent: Manifest, live: Manifest) -> None:
+    async def _refuse_foreign(self, parent: Manifest, kind: Kind, live: Manifest) -> None:
         owner = controller_of(live)
-        if owner is None:
-            if any(entry.get("manager") == self._manager for entry in live["metadata"].get("managedFields") or ()):
-                return  # ours, whose owner reference was taken away
-            whose = "was not made by this controller"
-        elif owner["uid"] == uid_of(parent):
-            return
-        else:
+        if owner is not None:
             whose = f"belongs to {owner['kind']} {owner['name']}"
+        else:
+            seen = await self._look(kind, live)
+            if seen is None or any(entry.get("manager") == self._manager for entry in seen["metadata"].get("managedFields") or ()):
+                return  # ours, whose owner reference was taken away; or gone
+            whose = "was not made by this controller"
         raise ForeignOwner(
             f"{describe(live)} exists and {whose}. It is left as it is; delete or rename it, and {describe(parent)} goes on.",
             target=describe(live),

@@ -126,7 +126,7 @@ class Informer:
         await asyncio.sleep(max(0.0, self._listed_at + _RELIST_FLOOR.total_seconds() - loop.time()))
         self._listed_at = loop.time()
         listing = await self._cluster.list(self.kind, self._namespace, labels=self.labels, fields=self._fields)
-        fresh = {key_of(manifest): manifest for manifest in listing.items}
+        fresh = {key_of(manifest): _slim(manifest) for manifest in listing.items}
         for key in [key for key in self._objects if key not in fresh]:
             self._change(key, None)
         self._version = listing.resource_version
@@ -160,7 +160,7 @@ class Informer:
         # The version moves only after the object is in: a subscriber's defect must not lose the event.
         match event.type:
             case EventType.ADDED | EventType.MODIFIED:
-                self._change(key_of(event.object), event.object)
+                self._change(key_of(event.object), _slim(event.object))
             case EventType.DELETED:
                 key = key_of(event.object)
                 self._objects.setdefault(key, event.object)
@@ -197,6 +197,14 @@ class Informer:
         index, entries = self._indexes[name]
         for value in index(manifest):
             entries.setdefault(value, {})[key_of(manifest)] = None
+
+
+def _slim(manifest: Manifest) -> Manifest:
+    """The object without managedFields, which are often half of it and which no reader of a cache decides by."""
+    metadata = manifest["metadata"]
+    if "managedFields" not in metadata:
+        return manifest
+    return {**manifest, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
 
 
 class Informers:
