@@ -1,0 +1,124 @@
+"""Deleting objects: preconditions, propagation, finalizers, and the grace a running pod gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from moorage.clock import rfc3339
+from moorage.embedded.objects import Entry
+from moorage.embedded.registry import Registry, Target, Writer, not_found
+from moorage.embedded.selectors import Selector
+from moorage.errors import Conflict, Invalid, NotFound
+from moorage.specs.manifest import Manifest
+
+_DEFAULT_GRACE_SECONDS = 30
+_PROPAGATION_FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    """metav1.DeleteOptions. `grace` None: the object's own."""
+
+    grace: timedelta | None = None
+    propagation: str = "Background"
+    uid: str | None = None
+    resource_version: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.propagation not in ("Background", "Foreground", "Orphan"):
+            raise Invalid(
+                f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{self.propagation}": supported values: '
+                '"Background", "Foreground", "Orphan"',
+                code="Invalid",
+                target="propagationPolicy",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The object's last or present state; `gone` when nothing of it is left."""
+
+    entry: Entry
+    gone: bool
+
+
+async def delete(registry: Registry, target: Target, options: DeleteOptions, writer: Writer) -> Deleted:
+    """Ask for an object's deletion. Repeating it is harmless, and may shorten a pod's grace."""
+    found = registry.store.latest(target.key)
+    if found is None:
+        raise not_found(target)
+    manifest = found.manifest()
+    meta = manifest["metadata"]
+    _check_preconditions(target, meta, options)
+    grace = _grace(target, manifest, options)
+    before = _state(meta)
+    finalizers = [f for f in meta.get("finalizers") or () if f not in _PROPAGATION_FINALIZERS.values() or "deletionTimestamp" in meta]
+    if (wanted := _PROPAGATION_FINALIZERS.get(options.propagation)) and wanted not in finalizers:
+        finalizers.append(wanted)
+    _set(meta, "finalizers", finalizers)
+    namespace = target.resource.kind.kind == "Namespace" and bool((manifest.get("spec") or {}).get("finalizers"))
+    if not finalizers and not grace and not namespace:
+        return Deleted(await registry.remove(target, manifest, writer), gone=True)
+    _mark(registry, meta, grace)
+    if target.resource.kind.kind == "Namespace":
+        manifest.setdefault("status", {})["phase"] = "Terminating"
+    if _state(meta) == before:
+        return Deleted(found, gone=False)
+    return Deleted(await registry.save(target, manifest, writer), gone=False)
+
+
+async def delete_collection(registry: Registry, target: Target, selector: Selector, options: DeleteOptions, writer: Writer) -> list[Entry]:
+    """Delete every selected object; one that goes meanwhile is no failure."""
+    removed = []
+    for entry in registry.list(target.resource, target.namespace or None, selector):
+        one = Target(target.resource, entry.key.namespace, entry.key.name)
+        try:
+            removed.append((await delete(registry, one, options, writer)).entry)
+        except NotFound:
+            continue
+    return removed
+
+
+def _check_preconditions(target: Target, meta: dict[str, Any], options: DeleteOptions) -> None:
+    for name, asked in (("uid", options.uid), ("resourceVersion", options.resource_version)):
+        if asked is not None and asked != meta[name]:
+            words = "UID" if name == "uid" else "ResourceVersion"
+            raise Conflict(
+                f"Operation cannot be fulfilled on {target}: Precondition failed: {words} in precondition: {asked}, {words} in object meta: {meta[name]}",
+                target=target.name,
+            )
+
+
+def _grace(target: Target, manifest: Manifest, options: DeleteOptions) -> int:
+    """Seconds a node has to stop the pod; none for what no node runs."""
+    if target.resource.kind.kind != "Pod":
+        return 0
+    asked = None if options.grace is None else max(0, round(options.grace.total_seconds()))
+    spec = manifest.get("spec") or {}
+    if not spec.get("nodeName") or (manifest.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    grace = asked if asked is not None else int(spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_SECONDS))
+    earlier = manifest["metadata"].get("deletionGracePeriodSeconds")
+    return grace if earlier is None else min(grace, int(earlier))
+
+
+def _mark(registry: Registry, meta: dict[str, Any], grace: int) -> None:
+    if "deletionTimestamp" in meta and meta.get("deletionGracePeriodSeconds") == grace:
+        return
+    if "deletionTimestamp" not in meta and "generation" in meta:
+        meta["generation"] += 1
+    meta["deletionTimestamp"] = rfc3339(registry.clock() + timedelta(seconds=grace))
+    meta["deletionGracePeriodSeconds"] = grace
+
+
+def _state(meta: dict[str, Any]) -> tuple[Any, ...]:
+    return meta.get("deletionTimestamp"), meta.get("deletionGracePeriodSeconds"), tuple(meta.get("finalizers") or ())
+
+
+def _set(meta: dict[str, Any], name: str, value: list[str]) -> None:
+    if value:
+        meta[name] = value
+    else:
+        meta.pop(name, None)

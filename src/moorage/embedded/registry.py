@@ -1,0 +1,395 @@
+"""What a verb does to an object, for every kind and for both ways in (HTTP and in-process): the rules of the Kubernetes API over the object store.
+
+Manifests handed in belong to the registry from then on. Nothing is awaited between reading the latest state and staging the write, so that two
+writers never interleave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from moorage.clock import Clock, now, rfc3339
+from moorage.embedded import admission, apply, custom, metadata
+from moorage.embedded.kinds import Catalog, Resource
+from moorage.embedded.objects import Entry, ObjectStore, entry_of
+from moorage.embedded.patch import json_patch, merge_patch
+from moorage.embedded.selectors import Selector
+from moorage.embedded.shapes import BuiltIn, FromSchema, Shape
+from moorage.embedded.storage import Key
+from moorage.embedded.strategic import strategic_merge
+from moorage.errors import Conflict, Forbidden, Invalid, NotFound
+from moorage.kube.cluster import PatchType
+from moorage.kube.kinds import CRD
+from moorage.specs.manifest import Manifest
+
+INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes, and how.
+
+    Args:
+        manager: field manager.
+        user: for messages and audit.
+        dry_run: everything but the write itself.
+        force: an apply takes fields from other managers.
+        validation: what unknown fields do: `Strict` refuses, `Warn` puts a line into `warnings`, `Ignore` drops them silently.
+    """
+
+    manager: str = "unknown"
+    user: str = "system:admin"
+    dry_run: bool = False
+    force: bool = False
+    validation: str = "Warn"
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is about."""
+
+    resource: Resource
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def key(self) -> Key:
+        return Key(*self.resource.storage, self.namespace, self.name)
+
+    def __str__(self) -> str:
+        return f'{self.resource.kind} "{self.name}"'
+
+
+def shape_of(resource: Resource) -> Shape:
+    if resource.definition is not None:
+        return FromSchema(resource.definition.schema, top=True)
+    return BuiltIn(resource.kind.kind)
+
+
+class Registry:
+    """The API's verbs over one store and one catalog. Build it with `open_registry`."""
+
+    def __init__(self, store: ObjectStore, catalog: Catalog | None = None, *, clock: Clock = now) -> None:
+        self.store = store
+        self.catalog = catalog or Catalog()
+        self.clock = clock
+
+    # Reading.
+
+    def get(self, target: Target) -> Entry:
+        entry = self.store.get(target.key)
+        if entry is None:
+            raise not_found(target)
+        return entry
+
+    def list(self, resource: Resource, namespace: str | None, selector: Selector) -> list[Entry]:
+        entries = self.store.list(resource.storage, namespace if resource.kind.namespaced else None)
+        return [entry for entry in entries if entry.selected(selector)] if selector else entries
+
+    # Writing.
+
+    async def create(self, target: Target, manifest: Manifest, writer: Writer) -> Entry:
+        manifest = self._addressed(target, manifest, creating=True)
+        target = Target(target.resource, target.namespace, manifest["metadata"]["name"])
+        return await self._create(target, manifest, writer)
+
+    async def _create(self, target: Target, manifest: Manifest, writer: Writer, *, applying: bool = False) -> Entry:
+        resource = target.resource
+        if self.store.latest(target.key) is not None:
+            raise Conflict(f"{target} already exists", code="AlreadyExists", target=target.name)
+        if resource.kind.namespaced:
+            self._check_namespace(target)
+        if resource.has_status and resource.definition is not None:
+            manifest.pop("status", None)
+        managers, times = apply.read_managers(manifest) if applying else ({}, {})
+        metadata.fresh(manifest, rfc3339(self.clock()), resource)
+        submitted = None if applying else apply.fields_of(manifest, shape_of(resource))
+        admission.create(resource, manifest, self._view(), writer)
+        self._check(target, manifest, None)
+        if submitted is not None:
+            # Defaults belong to nobody, as with Kubernetes, where they are set before ownership is looked at only for appliers.
+            by = apply.Manager(writer.manager, "Update", resource.kind.api_version)
+            managers, times = {by: submitted & apply.fields_of(manifest, shape_of(resource))}, {by: rfc3339(self.clock())}
+        apply.write_managers(manifest, managers, times)
+        return await self.save(target, manifest, writer)
+
+    async def replace(self, target: Target, manifest: Manifest, writer: Writer) -> Entry:
+        manifest = self._addressed(target, manifest, creating=False)
+        live = self._latest(target)
+        return await self._update(target, live, manifest, writer)
+
+    async def patch(self, target: Target, patch: Mapping[str, Any] | Sequence[Any], type: PatchType, writer: Writer) -> Entry:
+        live = self._latest(target)
+        resource = target.resource
+        match type:
+            case PatchType.JSON:
+                if not isinstance(patch, Sequence):
+                    raise Invalid("a JSON patch is a list of operations", code="BadRequest")
+                after = json_patch(live, patch)
+            case PatchType.STRATEGIC:
+                if resource.definition is not None:
+                    raise Invalid(
+                        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, "
+                        "application/merge-patch+json, application/apply-patch+yaml",
+                        code="UnsupportedMediaType",
+                    )
+                after = strategic_merge(live, patch, shape_of(resource))
+            case PatchType.MERGE:
+                after = merge_patch(live, patch)
+        if not isinstance(after, dict) or not isinstance(after.get("metadata"), dict):
+            raise Invalid("the patch leaves no object", code="BadRequest")
+        if isinstance(patch, Mapping) and (asked := (patch.get("metadata") or {}).get("resourceVersion")):
+            after["metadata"]["resourceVersion"] = asked
+        after = self._addressed(target, after, creating=False)
+        return await self._update(target, live, after, writer)
+
+    async def apply(self, target: Target, config: Manifest, writer: Writer) -> tuple[Entry, bool]:
+        """Server-side apply. Returns the object and whether it was created."""
+        config = self._addressed(target, config, creating=False)
+        if config["metadata"].get("managedFields"):
+            raise Invalid("metadata.managedFields must be nil", code="BadRequest", target="metadata.managedFields")
+        resource, shape = target.resource, shape_of(target.resource)
+        by = apply.Manager(writer.manager, "Apply", resource.kind.api_version, target.subresource)
+        moment = rfc3339(self.clock())
+        found = self.store.latest(target.key)
+        if found is None:
+            if target.subresource:
+                raise not_found(target)
+            if config["metadata"].get("uid"):
+                raise Conflict(f"{target} does not exist, but metadata.uid was given", target="metadata.uid")
+            apply.write_managers(config, {by: apply.fields_of(config, shape)}, {by: moment})
+            return await self._create(target, config, writer, applying=True), True
+        live = found.manifest()
+        _check_version(target, live, config)
+        managers, times = apply.read_managers(live)
+        config["metadata"].pop("resourceVersion", None)
+        config = _only_subresource(target, config)
+        after, owners = apply.applied(live, config, managers, by, shape, force=writer.force)
+        if owners.get(by) != managers.get(by):
+            times[by] = moment
+        apply.write_managers(after, owners, times)
+        return await self._update(target, live, after, writer, owned=True), False
+
+    async def _update(self, target: Target, live: Manifest, after: Manifest, writer: Writer, *, owned: bool = False) -> Entry:
+        resource = target.resource
+        _check_version(target, live, after)
+        _check_identity(target, live, after)
+        if target.subresource:
+            after = _within_subresource(target, live, after)
+        elif resource.has_status:
+            after = dict(after)
+            _restore(after, live, "status")
+        metadata.carried_over(live, after, resource)
+        _check_finalizers(target, live, after)
+        admission.update(target.resource, target.subresource, live, after, self._view(), writer)
+        self._check(target, after, live)
+        if not owned:
+            self._take_ownership(target, live, after, writer)
+        if _without_times(after) == _without_times(live):
+            found = self.store.latest(target.key)
+            assert found is not None
+            return found
+        if _finished(after, resource):
+            return await self.remove(target, after, writer)
+        return await self.save(target, after, writer)
+
+    def _take_ownership(self, target: Target, live: Manifest, after: Manifest, writer: Writer) -> None:
+        resource = target.resource
+        managers, times = apply.read_managers(live)
+        by = apply.Manager(writer.manager, "Update", resource.kind.api_version, target.subresource)
+        owners = apply.updated(live, after, managers, by, shape_of(resource))
+        if owners.get(by) != managers.get(by):
+            times[by] = rfc3339(self.clock())
+        apply.write_managers(after, owners, times)
+
+    async def bind(self, target: Target, node: str, writer: Writer) -> Entry:
+        """Assign a pod to a node, once: the `binding` subresource."""
+        pod = self._latest(target)
+        if pod["spec"].get("nodeName"):
+            raise Conflict(
+                f'Operation cannot be fulfilled on pods/binding "{target.name}": pod {target.name} is already assigned to node "{pod["spec"]["nodeName"]}"',
+                target=target.name,
+            )
+        if "deletionTimestamp" in pod["metadata"]:
+            raise Conflict(
+                f'Operation cannot be fulfilled on pods/binding "{target.name}": pod {target.name} is being deleted', target=target.name
+            )
+        pod["spec"]["nodeName"] = node
+        conditions = [c for c in pod.setdefault("status", {}).get("conditions") or () if c.get("type") != "PodScheduled"]
+        moment = rfc3339(self.clock())
+        pod["status"]["conditions"] = [
+            *conditions,
+            {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": moment},
+        ]
+        return await self.save(target, pod, writer)
+
+    # Shared steps.
+
+    def _view(self) -> admission.View:
+        return admission.View(self.store, self.clock)
+
+    def _latest(self, target: Target) -> Manifest:
+        found = self.store.latest(target.key)
+        if found is None:
+            raise not_found(target)
+        return found.manifest()
+
+    async def save(self, target: Target, manifest: Manifest, writer: Writer) -> Entry:
+        if writer.dry_run:
+            return entry_of(target.key, self.store.revision, manifest)
+        entry = await self.store.put(target.key, manifest)
+        if target.resource.kind == CRD:
+            self.catalog.define(target.name, custom.resources(manifest))
+        return entry
+
+    async def remove(self, target: Target, manifest: Manifest, writer: Writer) -> Entry:
+        if writer.dry_run:
+            return entry_of(target.key, self.store.revision, manifest)
+        entry = await self.store.remove(target.key, manifest)
+        if target.resource.kind == CRD:
+            self.catalog.withdraw(target.name)
+        return entry
+
+    def _addressed(self, target: Target, manifest: Manifest, *, creating: bool) -> Manifest:
+        """The manifest with kind, name and namespace that agree with the address; Invalid (400) when they do not."""
+        kind = target.resource.kind
+        if manifest.get("kind", kind.kind) != kind.kind or manifest.get("apiVersion", kind.api_version) != kind.api_version:
+            raise Invalid(
+                f"the object provided ({manifest.get('apiVersion')}, {manifest.get('kind')}) does not match the expected kind ({kind.api_version}, {kind.kind})",
+                code="BadRequest",
+            )
+        if not isinstance(manifest.get("metadata"), dict):
+            manifest["metadata"] = {}
+        given = manifest["metadata"]
+        if kind.namespaced:
+            if not target.namespace:
+                raise Invalid("an empty namespace may not be set during creation", code="BadRequest", target="metadata.namespace")
+            if given.get("namespace") not in (None, "", target.namespace):
+                raise Invalid("the namespace of the provided object does not match the namespace sent on the request", code="BadRequest")
+            given["namespace"] = target.namespace
+        else:
+            given.pop("namespace", None)
+        if creating and not given.get("name") and given.get("generateName"):
+            given["name"] = metadata.generated_name(given["generateName"])
+        if target.name and given.setdefault("name", target.name) != target.name:
+            raise Invalid("the name of the object does not match the name on the URL", code="BadRequest", target="metadata.name")
+        if not given.get("name"):
+            raise invalid(
+                target, [Invalid("Required value: name or generateName is required", code="FieldValueRequired", target="metadata.name")]
+            )
+        return {"apiVersion": kind.api_version, "kind": kind.kind, **{k: v for k, v in manifest.items() if k not in ("apiVersion", "kind")}}
+
+    def _check_namespace(self, target: Target) -> None:
+        found = self.store.latest(Key("", "namespaces", "", target.namespace))
+        if found is None:
+            raise NotFound(f'namespaces "{target.namespace}" not found', target=target.namespace)
+        if "deletionTimestamp" in found.manifest()["metadata"]:
+            raise Forbidden(
+                f"{target} is forbidden: unable to create new content in namespace {target.namespace} because it is being terminated",
+                target=target.name,
+            )
+
+    def _check(self, target: Target, manifest: Manifest, before: Manifest | None) -> None:
+        found = metadata.invalid_fields(manifest, target.resource) if before is None else []
+        found += admission.invalid_fields(target.resource, target.subresource, manifest, before)
+        if found:
+            raise invalid(target, found)
+
+
+def not_found(target: Target) -> NotFound:
+    return NotFound(f"{target} not found", target=target.name)
+
+
+def invalid(target: Target, causes: Sequence[Invalid]) -> Invalid:
+    """422 with Kubernetes' sentence: `Job.batch "x" is invalid: spec.template: Required value`."""
+    kind = target.resource.kind
+    shown = [f"{cause.target}: {cause.message}" for cause in causes]
+    text = shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]"
+    name = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
+    return Invalid(f'{name} "{target.name}" is invalid: {text}', code="Invalid", target=target.name, details=tuple(causes))
+
+
+def _check_version(target: Target, live: Manifest, after: Manifest) -> None:
+    asked = after["metadata"].get("resourceVersion")
+    if asked and asked != live["metadata"]["resourceVersion"]:
+        raise Conflict(
+            f"Operation cannot be fulfilled on {target}: the object has been modified; please apply your changes to the latest version and try again",
+            target=target.name,
+        )
+
+
+def _check_identity(target: Target, live: Manifest, after: Manifest) -> None:
+    asked = after["metadata"].get("uid")
+    if asked and asked != live["metadata"]["uid"]:
+        raise Conflict(
+            f"Operation cannot be fulfilled on {target}: Precondition failed: UID in precondition: {asked}, UID in object meta: {live['metadata']['uid']}",
+            target=target.name,
+        )
+
+
+def _check_finalizers(target: Target, live: Manifest, after: Manifest) -> None:
+    if "deletionTimestamp" not in live["metadata"]:
+        return
+    added = [f for f in after["metadata"].get("finalizers") or () if f not in (live["metadata"].get("finalizers") or ())]
+    if added:
+        raise invalid(
+            target,
+            [
+                Invalid(
+                    f"Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added}",
+                    code="FieldValueForbidden",
+                    target="metadata.finalizers",
+                )
+            ],
+        )
+
+
+def _within_subresource(target: Target, live: Manifest, after: Manifest) -> Manifest:
+    """The live object with only what the subresource may write taken from `after`."""
+    result = dict(live)
+    result["metadata"] = dict(live["metadata"])
+    if "managedFields" in after["metadata"]:
+        result["metadata"]["managedFields"] = after["metadata"]["managedFields"]
+    match target.subresource:
+        case "status":
+            _restore(result, after, "status")
+        case "finalize":
+            _restore(result, after, "spec")
+        case other:
+            raise NotFound(f"the server could not find the requested resource ({target.resource.kind.plural}/{other})")
+    return result
+
+
+def _only_subresource(target: Target, config: Manifest) -> Manifest:
+    if not target.subresource:
+        return {name: value for name, value in config.items() if name != "status"} if target.resource.has_status else config
+    return {name: value for name, value in config.items() if name in ("apiVersion", "kind", target.subresource)} | {
+        "metadata": {"name": config["metadata"]["name"]}
+    }
+
+
+def _restore(into: Manifest, source: Manifest, name: str) -> None:
+    if name in source:
+        into[name] = source[name]
+    else:
+        into.pop(name, None)
+
+
+def _finished(manifest: Manifest, resource: Resource) -> bool:
+    """Whether an object that is being deleted has nothing left to wait for."""
+    meta = manifest["metadata"]
+    if "deletionTimestamp" not in meta or meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
+        return False
+    return not (resource.kind.kind == "Namespace" and (manifest.get("spec") or {}).get("finalizers"))
+
+
+def _without_times(manifest: Manifest) -> Manifest:
+    """For telling whether an update changes anything: managedFields without the moments in them, no resourceVersion."""
+    meta = {name: value for name, value in manifest["metadata"].items() if name != "resourceVersion"}
+    if "managedFields" in meta:
+        meta["managedFields"] = [{k: v for k, v in entry.items() if k != "time"} for entry in meta["managedFields"]]
+    return {**manifest, "metadata": meta}
