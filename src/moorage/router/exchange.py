@@ -58,7 +58,7 @@ class Exchange:
         self._method = method
         self._target = target
         self._headers = headers
-        self._began = self._loop.time()
+        self._began = time.monotonic()  # the loop's clock stands still within one turn
         self._length: int | None = None
         self._chunked_in = False
         self._chunked_out = False
@@ -187,16 +187,16 @@ class Exchange:
     # Getting a replica
 
     def _acquire(self) -> None:
-        asked = self._loop.time()
+        asked = time.monotonic()
 
         def granted(replica: Replica) -> None:
             self._waiter = None
-            self.record.queue_seconds += self._loop.time() - asked
+            self.record.queue_seconds += time.monotonic() - asked
             self._dispatch(replica)
 
         def refused(reason: Refusal) -> None:
             self._waiter = None
-            self.record.queue_seconds += self._loop.time() - asked
+            self.record.queue_seconds += time.monotonic() - asked
             self.refuse(_REASONS[reason], f"Not scored: {reason.value}.", retry_after=True)
 
         self._waiter = self._pool.acquire(granted, refused, self._tried)
@@ -406,7 +406,7 @@ class Exchange:
             self.client.abort()
 
     def _note(self) -> None:
-        self.record.total_seconds = self._loop.time() - self._began
+        self.record.total_seconds = time.monotonic() - self._began
         self._router.note(self.record)
 
     def _timed_out(self) -> None:
