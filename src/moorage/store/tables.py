@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
@@ -22,8 +23,9 @@ class Moment(sa.TypeDecorator[datetime]):
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[object]:
-        return dialect.type_descriptor(sa.String(32) if dialect.name == "sqlite" else sa.DateTime(timezone=True))
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        text: sa.types.TypeEngine[Any] = sa.String(32)
+        return dialect.type_descriptor(text if dialect.name == "sqlite" else self.impl_instance)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | str | None:
         if value is None:
@@ -95,8 +97,8 @@ clusters = sa.Table(
 )
 
 
-def _of_cluster(**options: bool) -> sa.Column[str]:
-    return sa.Column("cluster", Text, sa.ForeignKey("clusters.id", ondelete="CASCADE", name=None), nullable=False, **options)
+def _of_cluster(*, primary_key: bool = False) -> sa.Column[str]:
+    return sa.Column("cluster", Text, sa.ForeignKey("clusters.id", ondelete="CASCADE"), nullable=False, primary_key=primary_key)
 
 
 desired = sa.Table(

@@ -1,0 +1,146 @@
+"""Tokens the service issues: users' and workloads' (signed, with an expiry), agents' and endpoints' (random; an agent's is stored as a digest).
+
+A user's token has an audience of Azure's, since the SDK decodes it and looks; the service accepts each of them, and the clients of the SDK
+ask for three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from moorage import clock
+from moorage.clock import Clock
+from moorage.errors import Forbidden, Unauthenticated
+from moorage.identity.roles import Role
+from moorage.specs.manifest import Manifest
+
+# The SDK refuses a token for pipelines whose `aud` is not exactly this, the audience of Azure ML's public cloud.
+AUDIENCE = "https://ml.azure.com"
+AUDIENCES = (
+    AUDIENCE,
+    "https://management.azure.com",
+    "https://management.azure.com/",
+    "https://management.core.windows.net/",
+    "https://storage.azure.com",
+)
+_WORKLOAD_AUDIENCE = "moorage-workload"
+_ALGORITHM = "EdDSA"
+# Clocks of laptops and clusters differ by seconds.
+_LEEWAY = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whoever a verified user token names.
+
+    Attributes:
+        name: the `sub` claim, noted as creator of resources.
+        roles: by scope: an ARM id prefix (`/` for everywhere) and what the user may do below it.
+    """
+
+    name: str
+    roles: Mapping[str, Role]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A pod's right to blobs: `CONTAINER/PATH` prefixes it may read and write."""
+
+    name: str
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+
+    def check(self, path: str, *, write: bool) -> None:
+        """Forbidden unless `path` (`CONTAINER/PATH`) is one of the prefixes or below one. Who may write may read back."""
+        if not any(_covers(prefix, path) for prefix in (self.write if write else (*self.read, *self.write))):
+            raise Forbidden(
+                f"This token may not {'write' if write else 'read'} '{path}'.", code="AuthorizationPermissionMismatch", target=path
+            )
+
+
+class Tokens:
+    """Issues and verifies signed tokens with the service's key."""
+
+    def __init__(self, key: Ed25519PrivateKey, *, tenant: str = "moorage", now: Clock = clock.now) -> None:
+        self._key = key
+        self._public = key.public_key()
+        self._tenant = tenant
+        self._now = now
+
+    def issue_user(self, name: str, roles: Mapping[str, Role], lifetime: timedelta, *, audience: str | Sequence[str] = AUDIENCE) -> str:
+        """A user's bearer token; `roles` as in `User`."""
+        claims = {"sub": name, "tid": self._tenant, "aud": audience, "roles": {scope: role.value for scope, role in roles.items()}}
+        return self._issue(claims, lifetime)[0]
+
+    def verify_user(self, token: str) -> User:
+        claims = self._verify(token, AUDIENCES)
+        granted = claims.get("roles")
+        if not isinstance(granted, dict):
+            raise Unauthenticated("The token grants nothing. Ask for a new one.", code="InvalidAuthenticationToken")
+        return User(str(claims["sub"]), {str(scope): Role(role) for scope, role in granted.items()})
+
+    def issue_workload(self, name: str, *, read: Sequence[str], write: Sequence[str], lifetime: timedelta) -> tuple[str, datetime]:
+        """A pod's token for the blob facade and when it ends.
+
+        Args:
+            name: whom it is for, shown in access logs: `jobs/NAME`.
+            read: blobs or folders as `CONTAINER/PATH`; everything below a folder is included, a sibling with a longer name is not.
+            write: likewise; implies reading.
+            lifetime: the gateway renews when half is over.
+        """
+        return self._issue({"sub": name, "aud": _WORKLOAD_AUDIENCE, "read": list(read), "write": list(write)}, lifetime)
+
+    def verify_workload(self, token: str) -> Workload:
+        claims = self._verify(token, (_WORKLOAD_AUDIENCE,))
+        return Workload(str(claims["sub"]), tuple(claims.get("read", ())), tuple(claims.get("write", ())))
+
+    def _issue(self, claims: Manifest, lifetime: timedelta) -> tuple[str, datetime]:
+        now = self._now()
+        expires = now + lifetime
+        return jwt.encode({**claims, "iat": now, "nbf": now, "exp": expires, "iss": "moorage"}, self._key, algorithm=_ALGORITHM), expires
+
+    def _verify(self, token: str, audiences: Sequence[str]) -> Manifest:
+        # pyjwt reads the wall clock for exp and nbf; the check is ours, so that a test's clock rules.
+        options: jwt.types.Options = {"require": ["exp", "sub"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+        try:
+            claims = jwt.decode(token, self._public, algorithms=[_ALGORITHM], audience=audiences, issuer="moorage", options=options)
+        except jwt.InvalidTokenError as error:
+            raise Unauthenticated(
+                "The bearer token was not issued by this service. Use the token of this service's profile (`moorage up` writes it).",
+                code="InvalidAuthenticationToken",
+            ) from error
+        now = self._now()
+        if claims["exp"] <= (now - _LEEWAY).timestamp():
+            raise Unauthenticated("The bearer token has expired. Get a new one.", code="ExpiredAuthenticationToken")
+        if claims.get("nbf", 0) > (now + _LEEWAY).timestamp():
+            raise Unauthenticated("The bearer token is not valid yet: the clocks differ.", code="InvalidAuthenticationToken")
+        return dict(claims)
+
+
+def new_secret() -> str:
+    """A random credential: an agent's token, an endpoint's key."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(secret: str) -> str:
+    """What is stored of an agent's token: it finds the row, and a stolen database yields no credential."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def same(one: str, other: str) -> bool:
+    """Compare secrets without telling by the time how much of them agrees."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _covers(prefix: str, path: str) -> bool:
+    if ".." in path.split("/"):
+        return False
+    return path == prefix.rstrip("/") or path.startswith(prefix.rstrip("/") + "/")

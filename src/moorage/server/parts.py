@@ -1,0 +1,20 @@
+"""What the service is made of: the tables of routes and the engines that run beside them. A new resource type adds a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from moorage.server import operations
+from moorage.server.arm import Route
+from moorage.server.resources import workspaces
+from moorage.server.services import Services
+
+# Each a context manager that starts its tasks on entry and has stopped them on exit.
+Engine = Callable[[Services], AbstractAsyncContextManager[None]]
+
+ROUTES: tuple[tuple[Route, ...], ...] = (
+    operations.ROUTES,
+    workspaces.ROUTES,
+)
+ENGINES: tuple[Engine, ...] = ()

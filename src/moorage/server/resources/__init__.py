@@ -1,0 +1,1 @@
+"""One module per ARM type; each ends in a table `ROUTES` that `server.parts` collects."""

@@ -1,0 +1,69 @@
+"""What every handler and engine works with, opened once per process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from moorage import clock
+from moorage.clock import Clock
+from moorage.identity.keyfiles import secret_key, signing_key
+from moorage.identity.links import Links
+from moorage.identity.tokens import Tokens
+from moorage.ids import Workspace
+from moorage.server.settings import Settings
+from moorage.store import Resource, ResourceKey, Store, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of a running service.
+
+    Attributes:
+        settings: as the process was started.
+        store: SQL state.
+        tokens: issues and verifies bearer tokens.
+        links: makes and checks signed links to blobs.
+        metrics: what `/metrics` shows; add your collectors to it.
+        now: the clock of everything.
+    """
+
+    settings: Settings
+    store: Store
+    tokens: Tokens
+    links: Links
+    metrics: CollectorRegistry
+    now: Clock = clock.now
+
+
+def workspace_key(workspace: Workspace) -> ResourceKey:
+    """Where a workspace's own row stands; Azure compares workspace names without regard to case."""
+    return ResourceKey(workspace, "workspaces", workspace.name.lower())
+
+
+def ensure_workspace(tx: Transaction, workspace: Workspace, location: str) -> Resource:
+    """Make a workspace unless it exists."""
+    existing = tx.resources.find(workspace_key(workspace))
+    return existing or tx.resources.create(workspace_key(workspace), {"location": location, "properties": {}})
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncIterator[Services]:
+    """Open store and keys, make the default workspace, and close everything at the end."""
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        store = await Store.open(settings.database, secret_key(settings.keys / "sealing.key"), now=now)
+        stack.push_async_callback(store.close)
+        services = Services(
+            settings=settings,
+            store=store,
+            tokens=Tokens(signing_key(settings.keys / "signing.pem"), now=now),
+            links=Links(secret_key(settings.keys / "links.key"), now=now),
+            metrics=CollectorRegistry(),
+            now=now,
+        )
+        await store.write(lambda tx: ensure_workspace(tx, settings.default_workspace, settings.location))
+        yield services
