@@ -1,0 +1,261 @@
+"""What documents name, found or uploaded: code, environments, models and data become ids and URIs.
+
+Everything is keyed by content, so that sending the same again, or after a crash in the middle, sends and registers nothing twice.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from moorage.client.blobs import Container, datastore_container
+from moorage.client.connection import Client
+from moorage.client.snapshot import HASH_VERSION, UNLIMITED, Limits, Snapshot, take
+from moorage.errors import Conflict, Invalid, MoorageError, NotFound
+from moorage.specs.manifest import Manifest
+from moorage.wire.documents import assets as bodies
+from moorage.wire.documents.document import Document, Kind, body, uses
+from moorage.wire.documents.references import Local, Named, Reference, ResourceId, Uri
+from moorage.wire.documents.uses import ANONYMOUS_ENVIRONMENT, Role, Use, asset_id
+
+DATASTORE = "workspaceblobstore"
+_LATEST = {"$orderBy": "createdtime desc", "$top": "1"}
+
+
+class Upload:
+    """Progress of one upload, for whoever shows it: called with what is sent, bytes so far and in all."""
+
+    def __init__(self, show: Callable[[str, int, int], None] | None = None) -> None:
+        self.show = show or (lambda what, sent, size: None)
+
+    def counter(self, what: str, size: int) -> Callable[[int], None]:
+        sent = 0
+
+        def add(amount: int) -> None:
+            nonlocal sent
+            sent += amount
+            self.show(what, sent, size)
+
+        return add
+
+
+class Assets:
+    """Finds and uploads what one document names.
+
+    Args:
+        client: the workspace.
+        document: whose folder local paths start from, and whose positions errors name.
+        upload: progress.
+    """
+
+    def __init__(self, client: Client, document: Document, *, upload: Upload | None = None) -> None:
+        self.client = client
+        self.document = document
+        self.upload = upload or Upload()
+
+    def body(self) -> Manifest:
+        """The document's ARM body, after everything it names has been found or sent."""
+        return body(self.document, self.client.workspace, self.resolve(uses(self.document)))
+
+    def resolve(self, wanted: Sequence[Use]) -> dict[str, str]:
+        """Each use's id, URI or text. Local paths are all looked at before the first byte is sent.
+
+        Raises:
+            Invalid: a path or an asset that does not exist, with the line that names it.
+        """
+        taken = {use.field: self._take(use) for use in wanted if isinstance(use.reference, Local) and use.role is not Role.CONDA}
+        found: dict[str, str] = {}
+        for use in wanted:
+            found[use.field] = self._one(use, taken.get(use.field), found)
+        return found
+
+    def _one(self, use: Use, snapshot: Snapshot | None, found: dict[str, str]) -> str:
+        if use.role is Role.ENVIRONMENT and use.inline is not None:
+            return self._environment(use, found)
+        if use.role is Role.CONDA:
+            return self._conda(use)
+        if use.role is Role.MODEL and use.inline is not None:
+            return self._model(use, snapshot)
+        if snapshot is not None:
+            if use.role is Role.CODE:
+                return self.code(snapshot)
+            uri = self.send(snapshot, use.type)
+            return self._build_uri(uri) if use.role is Role.BUILD else uri
+        assert use.reference is not None
+        return self._named(use, use.reference)
+
+    def _take(self, use: Use) -> Snapshot:
+        assert isinstance(use.reference, Local)
+        path = self.document.folder / Path(use.reference.path).expanduser()
+        code = use.role is Role.CODE
+        what = f"the code folder '{use.reference.path}'" if code else f"'{use.reference.path}'"
+        try:
+            snapshot = take(path, limits=Limits.of(os.environ) if code else UNLIMITED, what=what)
+        except Invalid as error:
+            refusal = self.document.refusal(use.field, error.message)
+            refusal.code = error.code
+            raise refusal from error
+        if use.type == "uri_file" and path.is_dir():
+            raise self.document.refusal(use.field, f"'{use.reference.path}' is a folder; write `type: uri_folder`.")
+        if use.type in ("uri_folder", "mltable") and not path.is_dir():
+            raise self.document.refusal(use.field, f"'{use.reference.path}' is a file; write `type: uri_file`.")
+        return snapshot
+
+    def _conda(self, use: Use) -> str:
+        if not isinstance(use.reference, Local):
+            raise self.document.refusal(use.field, "must be a path beside the document, or the specification itself.")
+        path = self.document.folder / Path(use.reference.path).expanduser()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise self.document.refusal(use.field, f"the conda file '{use.reference.path}' cannot be read: {path} ({reason}).") from error
+        return bodies.conda_text(text, str(use.reference.path))
+
+    def _named(self, use: Use, reference: Reference) -> str:
+        known = asset_id(self.client.workspace, use.role, reference)
+        if known is not None:
+            if isinstance(reference, Named) and self.client.find(self._quoted(known)) is None:
+                raise self.document.refusal(use.field, f"there is no {_noun(use.role)} '{reference.name}' of version {reference.version}.")
+            return known
+        assert isinstance(reference, Named)
+        if reference.label not in (None, "latest"):
+            raise self.document.refusal(use.field, f"'{reference}': the only label there is is latest.")
+        if reference.label is None:
+            raise self.document.refusal(use.field, f"'{reference}' names no version; write {reference}:VERSION or {reference}@latest.")
+        try:
+            return str(latest(self.client, use.role, reference.name)["id"])
+        except NotFound as error:
+            raise self.document.refusal(use.field, f"there is no {_noun(use.role)} named '{reference.name}'.") from error
+
+    def _quoted(self, id: str) -> str:
+        from urllib.parse import quote
+
+        return quote(id, safe="/")
+
+    def _environment(self, use: Use, found: dict[str, str]) -> str:
+        assert use.inline is not None
+        made = bodies.environment_body(use.inline, found, prefix=f"{use.field}.", anonymous=True)
+        version = bodies.content_version(made)
+        answer = self.client.put(self.client.path("environments", ANONYMOUS_ENVIRONMENT, "versions", version), made).json()
+        return str(answer.get("id") or self.client.workspace.child("environments", ANONYMOUS_ENVIRONMENT, "versions", version))
+
+    def _model(self, use: Use, snapshot: Snapshot | None) -> str:
+        assert use.inline is not None
+        if snapshot is None:
+            if isinstance(use.reference, Named | ResourceId):
+                return self._named(use, use.reference)
+            assert isinstance(use.reference, Uri)
+            uri = use.reference.text
+        else:
+            uri = self.send(snapshot, use.type)
+        named = "name" in use.inline
+        name = use.inline["name"] if named else uuid.uuid5(uuid.NAMESPACE_URL, f"{self.client.workspace.id} {uri}").hex
+        version = str(use.inline.get("version") or (next_version(self.client, Role.MODEL, name) if named else "1"))
+        made = bodies.model_body(use.inline, uri, anonymous=not named)
+        answer = self.client.put(self.client.path("models", name, "versions", version), made).json()
+        return str(answer.get("id") or self.client.workspace.child("models", name, "versions", version))
+
+    def code(self, snapshot: Snapshot) -> str:
+        """A code asset with these files: the one that is there already, or a new one."""
+        digest = snapshot.hash()
+        fresh = str(uuid.uuid4())
+        versions = self.client.path("codes", fresh, "versions")
+        for known in self.client.list(versions, {"hash": digest, "hashVersion": HASH_VERSION}):
+            if known.get("id"):
+                return str(known["id"])
+        path = self.client.path("codes", fresh, "versions", "1")
+        pending = self.client.post(f"{path}/startPendingUpload", {"pendingUploadType": "TemporaryBlobReference"})
+        try:
+            place = pending["blobReferenceForConsumption"]
+            link, base = str(place["credential"]["sasUri"]), str(place["blobUri"])
+        except (KeyError, TypeError) as error:
+            raise MoorageError("the service's answer names no place to upload to.", code="BadAnswer") from error
+        folder = snapshot.root.resolve().name if snapshot.root.is_dir() else "code"
+        where, _, signature = link.partition("?")
+        with Container(where, signature, ca=self.client.profile.ca) as container:
+            container.upload(snapshot.files, folder, sent=self.upload.counter("code", snapshot.size))
+        properties = {"hash_sha256": digest, "hash_version": HASH_VERSION}
+        made = {"properties": {"codeUri": f"{base}/{folder}", "isAnonymous": True, "properties": properties}}
+        return str(self.client.put(path, made).json().get("id") or self.client.workspace.child("codes", fresh, "versions", "1"))
+
+    def send(self, snapshot: Snapshot, what: str = "data") -> str:
+        """Upload into the default datastore, unless it is there; answers its `azureml://datastores/...` URI."""
+        name = snapshot.root.resolve().name
+        top = f"LocalUpload/{snapshot.hash()}"
+        folder = snapshot.root.is_dir()
+        prefix = f"{top}/{name}" if folder else top
+        indicator = f"{prefix}/{snapshot.files[0].name}"
+        with datastore(self.client) as container:
+            if (container.metadata(indicator) or {}).get("upload_status") != "completed":
+                container.upload(snapshot.files, prefix, sent=self.upload.counter(name, snapshot.size))
+                container.mark(indicator, {"upload_status": "completed", "name": top.rpartition("/")[2], "version": "1"})
+        return f"azureml://datastores/{DATASTORE}/paths/{top}/{name}{'/' if folder else ''}"
+
+    def _build_uri(self, uri: str) -> str:
+        key = uri.partition("/paths/")[2]
+        with datastore(self.client) as container:
+            return f"{container.url}/{key.rstrip('/')}/"
+
+
+def datastore(client: Client, name: str = DATASTORE) -> Container:
+    """A datastore's container with a fresh signature."""
+    path = client.path("datastores", name)
+    found = client.get(path)
+    secret = client.post(f"{path}/listSecrets")
+    if not secret.get("sasToken"):
+        raise MoorageError(f"the datastore {name} gives no shared access signature.", code="BadAnswer")
+    container = datastore_container(found.get("properties") or {}, str(secret["sasToken"]), ca=client.profile.ca)
+    if not client.transport.origin(container.url) and urlsplit(container.url).scheme != "https":
+        raise MoorageError(f"the datastore {name} is not reached over https.", code="BadAnswer")
+    return container
+
+
+def latest(client: Client, role: Role, name: str) -> Manifest:
+    """The newest version of an asset; NotFound when there is none."""
+    for found in client.list(client.path(role.value, name, "versions"), _LATEST):
+        return found
+    raise NotFound(f"there is no {_noun(role)} named '{name}'.", target=name)
+
+
+def next_version(client: Client, role: Role, name: str) -> str:
+    """The version that a document without one gets."""
+    container = client.find(client.path(role.value, name))
+    return str(((container or {}).get("properties") or {}).get("nextVersion") or "1")
+
+
+def register(client: Client, document: Document, *, upload: Upload | None = None) -> Manifest:
+    """Create an environment, model or data version; without a version it becomes the next one.
+
+    Raises:
+        Conflict: that version exists with another content.
+    """
+    role = {Kind.ENVIRONMENT: Role.ENVIRONMENT, Kind.MODEL: Role.MODEL, Kind.DATA: Role.DATA}[document.kind]
+    name = document.values.get("name")
+    if not name:
+        raise document.refusal("name", "is required, and is missing; give it in the document or with --name.")
+    made = Assets(client, document, upload=upload).body()
+    given = document.values.get("version")
+    version = str(given or _version(client, role, name))
+    try:
+        return dict(client.put(client.path(role.value, name, "versions", version), made).json())
+    except Conflict:
+        # Two people asked for the next version at once, or an environment's content changed: the one after is free.
+        if given:
+            raise
+    version = next_version(client, role, name)
+    return dict(client.put(client.path(role.value, name, "versions", version), made).json())
+
+
+def _version(client: Client, role: Role, name: str) -> str:
+    """As the original: an environment is first offered as its latest version, where the same content changes nothing."""
+    container = (client.find(client.path(role.value, name)) or {}).get("properties") or {}
+    chosen = container.get("latestVersion") if role is Role.ENVIRONMENT else None
+    return str(chosen or container.get("nextVersion") or "1")
+
+
+def _noun(role: Role) -> str:
+    return {Role.ENVIRONMENT: "environment", Role.MODEL: "model", Role.DATA: "data asset", Role.CODE: "code asset"}.get(role, role.value)
