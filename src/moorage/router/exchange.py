@@ -376,6 +376,7 @@ class Exchange:
     def _write_head(self, lines: Sequence[bytes], body: bytes = b"") -> None:
         assert self.client is not None
         self._head_sent = True
+        self.closing = self.closing or self._router.draining
         keep = self.keep_alive and not self.closing
         extra = [
             b"x-ms-request-id: ",

@@ -1,0 +1,352 @@
+"""The router in front of real replicas: who is let in, where requests go, what is said when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from router_peers import DIGEST, SHORT, Request, answer, ok, read_message, replica, request_bytes, router, table
+
+from moorage.router.metrics import exposition
+from moorage.router.server import Limits
+from moorage.specs.routing import DeploymentRoute, EndpointRoute, RoutingTable
+
+
+async def test_a_request_with_the_key_is_scored_and_leaves_one_log_line() -> None:
+    async with replica() as peer, router(table(peer.address)) as served:
+        got = await served.ask(b"[1, 2, 3]", x_request_id="mine-1")
+        assert got.status == 200 and json.loads(got.body) == {"length": 9}
+        assert got.headers["azureml-model-deployment"] == "blue"
+        assert got.headers["x-ms-request-id"] == "mine-1"
+        seen = peer.requests[0]
+        assert seen.line == "POST /score HTTP/1.1"
+        assert "authorization" not in seen.headers and seen.headers["x-request-id"] == "mine-1"
+        (line,) = served.log
+        assert (line["requestId"], line["responseCode"], line["deployment"], line["requestBytes"]) == ("mine-1", 200, "blue", 9)
+
+
+@pytest.mark.parametrize("key", [None, "wrong", "", "correct-key2"])
+async def test_without_the_right_key_nothing_reaches_a_replica(key: str | None) -> None:
+    async with replica() as peer, router(table(peer.address)) as served:
+        got = await served.ask(key=key)
+        assert got.status == 401 and got.headers["www-authenticate"] == "Bearer"
+        assert not peer.requests
+        assert "wrong" not in served.sink.getvalue().decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/api/v1/endpoint/nobody/score", {}), ("/elsewhere", {}), ("/api/v1/endpoint/digits/score", {"azureml_model_deployment": "ghost"})],
+)
+async def test_an_unknown_endpoint_path_or_pinned_deployment_is_404(path: str, headers: dict[str, str]) -> None:
+    async with replica() as peer, router(table(peer.address)) as served:
+        assert (await served.ask(path=path, **headers)).status == 404
+
+
+async def test_an_endpoint_without_positive_traffic_is_404_but_a_pinned_deployment_is_served() -> None:
+    async with replica() as peer, router(table(peer.address, traffic={})) as served:
+        assert (await served.ask()).status == 404
+        assert (await served.ask(azureml_model_deployment="blue")).status == 200
+
+
+async def test_traffic_is_split_as_the_table_says() -> None:
+    async with replica() as blue, replica() as green:
+        deployments = {"blue": DeploymentRoute("blue", (blue.address,)), "green": DeploymentRoute("green", (green.address,))}
+        routes = RoutingTable({"digits": EndpointRoute("digits", (DIGEST,), deployments, {"blue": 90, "green": 10})})
+        async with router(routes) as served:
+            for _ in range(20):
+                assert (await served.ask()).status == 200
+        assert (len(blue.requests), len(green.requests)) == (18, 2)
+
+
+async def test_an_answer_other_than_200_becomes_424_with_the_models_own_status() -> None:
+    async def fails(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 500 Internal Server Error\r\nx-ms-run-function-failed: True\r\ncontent-length: 4\r\n\r\noops")
+
+    async with replica(fails) as peer, router(table(peer.address)) as served:
+        got = await served.ask()
+        assert got.status == 424 and got.body == b"oops"
+        assert got.headers["ms-azureml-model-error-statuscode"] == "500"
+        assert got.headers["ms-azureml-model-error-reason"] == "run() failed"
+        assert served.log[0]["modelCode"] == 500
+
+
+async def test_a_container_that_dies_in_run_is_502() -> None:
+    async def dies(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+        raise ConnectionError
+
+    async with replica(dies) as peer, router(table(peer.address)) as served:
+        assert (await served.ask()).status == 502
+        assert len(peer.requests) == 1, "a request that may have run is not sent twice"
+
+
+async def test_an_answer_cut_off_in_the_middle_is_never_passed_on_as_whole() -> None:
+    async def half(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+        await writer.drain()
+        writer.transport.abort()
+        raise ConnectionError
+
+    async with replica(half) as peer, router(table(peer.address)) as served:
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await served.ask()
+
+
+async def test_a_slow_run_is_408_and_its_slot_stays_taken_until_it_ends() -> None:
+    release = asyncio.Event()
+
+    async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        await ok(request, writer)
+
+    async with replica(slow) as peer, router(table(peer.address, timeout=SHORT, queue_wait=SHORT)) as served:
+        assert (await served.ask()).status == 408
+        assert (await served.ask()).status == 503, "the replica is still busy with the first"
+        assert peer.most_running == 1
+        release.set()
+        second = await served.ask()
+        assert second.status == 200 and peer.most_running == 1
+
+
+async def test_no_replica_at_all_is_503_after_the_queue_wait() -> None:
+    async with router(table(queue_wait=SHORT)) as served:
+        got = await served.ask()
+        assert got.status == 503 and got.headers["retry-after"] == "1"
+
+
+async def test_a_refused_connection_is_tried_on_another_replica() -> None:
+    async with replica() as dead:
+        gone = dead.address
+    async with replica() as peer, router(table(gone, peer.address)) as served:
+        for _ in range(6):
+            assert (await served.ask()).status == 200
+        assert served.router.metrics.retries >= 1
+
+
+async def test_a_kept_connection_that_the_replica_closed_is_replaced_unnoticed() -> None:
+    async def once(request: Request, writer: asyncio.StreamWriter) -> None:
+        await ok(request, writer)
+        await writer.drain()
+        writer.close()
+
+    async with replica(once) as peer, router(table(peer.address)) as served:
+        for _ in range(5):
+            assert (await served.ask(b"x" * 100)).status == 200
+
+
+async def test_concurrency_is_exact_and_the_queue_is_first_in_first_out() -> None:
+    gate = asyncio.Semaphore(0)
+
+    async def gated(request: Request, writer: asyncio.StreamWriter) -> None:
+        await gate.acquire()
+        await ok(request, writer)
+
+    async with replica(gated) as one, replica(gated) as two:
+        async with router(table(one.address, two.address, concurrency=2, queue_wait=timedelta(seconds=5))) as served:
+            asking = []
+            for number in range(8):
+                asking.append(asyncio.create_task(served.ask(b"%d" % number)))
+                while len(served.log) + sum(pool.busy + len(pool.queue) for pool in served.router._pools.values()) < number + 1:
+                    await asyncio.sleep(0)
+            refused = await served.ask(b"ninth")
+            assert refused.status == 429
+            for _ in range(8):
+                gate.release()
+            assert [each.status for each in await asyncio.gather(*asking)] == [200] * 8
+            assert one.most_running <= 2 and two.most_running <= 2
+            order = [int(request.body) for peer in (one, two) for request in peer.requests if int(request.body) >= 4]
+            assert sorted(order) == [4, 5, 6, 7]
+
+
+async def test_a_client_that_goes_away_in_the_queue_gives_up_its_place() -> None:
+    release = asyncio.Event()
+
+    async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        await ok(request, writer)
+
+    async with replica(slow) as peer, router(table(peer.address, queue_wait=timedelta(seconds=5))) as served:
+        first = asyncio.create_task(served.ask())
+        while not peer.requests:
+            await asyncio.sleep(0)
+        _, writer = await asyncio.open_connection(*served.address)
+        writer.write(request_bytes(b"left"))
+        (pool,) = served.router._pools.values()
+        while not pool.queue:
+            await asyncio.sleep(0)
+        writer.transport.abort()
+        while pool.queue:
+            await asyncio.sleep(0)
+        release.set()
+        assert (await first).status == 200
+        assert [request.body for request in peer.requests] == [b"{}"]
+
+
+async def test_large_bodies_stream_both_ways_without_being_held_whole() -> None:
+    size = 8 * 1024 * 1024
+
+    async def big(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(size // 65536):
+            writer.write(b"10000\r\n" + b"y" * 65536 + b"\r\n")
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+    async with replica(big) as peer, router(table(peer.address, timeout=timedelta(seconds=60))) as served:
+        got = await served.ask(b"x" * size)
+        assert len(got.body) == size and len(peer.requests[0].body) == size
+
+
+async def test_a_chunked_request_reaches_the_replica_chunk_by_chunk() -> None:
+    arrived = asyncio.Event()
+
+    async def watching(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readuntil(b"first\r\n")
+        arrived.set()
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(watching, "127.0.0.1", 0)
+    async with server, router(table(server.sockets[0].getsockname())) as served:
+        reader, writer = await asyncio.open_connection(*served.address)
+        writer.write(
+            b"POST /api/v1/endpoint/digits/score HTTP/1.1\r\nhost: t\r\nauthorization: Bearer correct-key\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        writer.write(b"5\r\nfirst\r\n")
+        await asyncio.wait_for(arrived.wait(), 5)
+        writer.write(b"0\r\n\r\n")
+        assert (await answer(reader)).status == 200
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"NOT HTTP AT ALL\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: t\r\n" + b"".join(b"h%d: x\r\n" % number for number in range(300)) + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nhost: t\r\nbig: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (b"DELETE /api/v1/endpoint/digits/score HTTP/1.1\r\nhost: t\r\n\r\n", 405),
+    ],
+)
+async def test_what_is_no_proper_request_is_refused_and_the_router_lives_on(sent: bytes, status: int) -> None:
+    async with replica() as peer, router(table(peer.address)) as served:
+        reader, writer = await asyncio.open_connection(*served.address)
+        writer.write(sent)
+        assert (await answer(reader)).status == status
+        writer.close()
+        assert (await served.ask()).status == 200
+
+
+async def test_a_body_over_the_limit_is_413_announced_or_not() -> None:
+    async with replica() as peer, router(table(peer.address), Limits(body_bytes=1000)) as served:
+        assert (await served.ask(b"x" * 1001)).status == 413
+        reader, writer = await asyncio.open_connection(*served.address)
+        writer.write(
+            b"POST /api/v1/endpoint/digits/score HTTP/1.1\r\nhost: t\r\nauthorization: Bearer correct-key\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        writer.write(b"3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n")
+        assert (await answer(reader)).status == 413
+        writer.close()
+        (pool,) = served.router._pools.values()
+        assert pool.busy == 0
+
+
+async def test_requests_sent_ahead_are_answered_in_order_on_one_connection() -> None:
+    async with replica() as peer, router(table(peer.address)) as served:
+        reader, writer = await asyncio.open_connection(*served.address)
+        writer.write(b"".join(request_bytes(b"x" * number) for number in range(1, 6)))
+        lengths = [json.loads((await answer(reader)).body)["length"] for _ in range(5)]
+        assert lengths == [1, 2, 3, 4, 5]
+        writer.close()
+
+
+async def test_a_client_that_never_finishes_its_request_is_cut_off() -> None:
+    async with replica() as peer, router(table(peer.address), Limits(receive_seconds=0.1)) as served:
+        reader, writer = await asyncio.open_connection(*served.address)
+        writer.write(b"POST /api/v1/endpoint/digits/score HTTP/1.1\r\nhost: t\r\n")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_tables_that_change_all_the_time_lose_no_request() -> None:
+    async with replica() as one, replica() as two, router(table(one.address)) as served:
+        stop = asyncio.Event()
+
+        async def flip() -> None:
+            turn = 0
+            while not stop.is_set():
+                turn += 1
+                served.router.replace(table(*((one.address,), (two.address,), (one.address, two.address))[turn % 3], concurrency=8))
+                await asyncio.sleep(0.002)
+
+        async def client() -> list[int]:
+            reader, writer = await asyncio.open_connection(*served.address)
+            statuses = []
+            for _ in range(100):
+                writer.write(request_bytes())
+                statuses.append((await answer(reader)).status)
+            writer.close()
+            return statuses
+
+        flipping = asyncio.create_task(flip())
+        results = await asyncio.gather(*(client() for _ in range(4)))
+        stop.set()
+        await flipping
+        assert {status for statuses in results for status in statuses} == {200}
+        assert one.requests and two.requests
+
+
+async def test_draining_lets_a_request_finish_and_takes_no_new_one() -> None:
+    release = asyncio.Event()
+
+    async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        await ok(request, writer)
+
+    async with replica(slow) as peer, router(table(peer.address)) as served:
+        asking = asyncio.create_task(served.ask())
+        while not peer.requests:
+            await asyncio.sleep(0)
+        draining = asyncio.create_task(served.router.drain(5))
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection(*served.address)
+        release.set()
+        got = await asking
+        assert got.status == 200 and got.headers["connection"] == "close"
+        assert await draining == 0
+
+
+async def test_the_metrics_tell_requests_by_code_and_what_waits() -> None:
+    async with replica() as peer, router(table(peer.address)) as served:
+        await served.ask()
+        await served.ask(key="bad")
+        text = exposition(served.router.metrics).decode()
+        assert 'moorage_router_requests_total{code="200",deployment="blue",endpoint="digits"} 1.0' in text
+        assert 'moorage_router_requests_total{code="401",deployment="",endpoint="digits"} 1.0' in text
+        assert 'moorage_router_queued{deployment="blue",endpoint="digits"} 0.0' in text
+        assert 'moorage_router_replicas{deployment="blue",endpoint="digits"} 1.0' in text
+
+
+async def test_expecting_100_continue_is_answered_before_the_body() -> None:
+    async with replica() as peer, router(table(peer.address)) as served:
+        reader, writer = await asyncio.open_connection(*served.address)
+        head = request_bytes(b"", expect="100-continue").replace(b"content-length: 0", b"content-length: 4")
+        writer.write(head)
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"body")
+        line, _, _ = await read_message(reader)
+        assert line == "HTTP/1.1 200 OK"
+        assert "expect" not in peer.requests[0].headers
+        writer.close()
