@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from moorage import clock
+from moorage.artifacts import Artifacts
 from moorage.clock import Clock
 from moorage.identity.keyfiles import secret_key, signing_key
 from moorage.identity.links import Links
 from moorage.identity.tokens import Tokens
 from moorage.ids import Workspace
+from moorage.server.blobstore import BlobStore
 from moorage.server.settings import Settings
 from moorage.store import Resource, ResourceKey, Store, Transaction
 
@@ -26,6 +28,7 @@ class Services:
         settings: as the process was started.
         store: SQL state.
         tokens: issues and verifies bearer tokens.
+        blobs: every blob of every workspace.
         links: makes and checks signed links to blobs.
         metrics: what `/metrics` shows; add your collectors to it.
         now: the clock of everything.
@@ -33,6 +36,7 @@ class Services:
 
     settings: Settings
     store: Store
+    blobs: BlobStore
     tokens: Tokens
     links: Links
     metrics: CollectorRegistry
@@ -57,9 +61,12 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
     async with AsyncExitStack() as stack:
         store = await Store.open(settings.database, secret_key(settings.keys / "sealing.key"), now=now)
         stack.push_async_callback(store.close)
+        artifacts = Artifacts.open(settings.artifacts)
+        stack.push_async_callback(artifacts.close)
         services = Services(
             settings=settings,
             store=store,
+            blobs=BlobStore(store, artifacts, settings.blob_limit),
             tokens=Tokens(signing_key(settings.keys / "signing.pem"), now=now),
             links=Links(secret_key(settings.keys / "links.key"), now=now),
             metrics=CollectorRegistry(),

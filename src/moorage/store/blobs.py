@@ -6,7 +6,7 @@ and after it is replaced, so that none is ever left behind unknown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -14,6 +14,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from moorage.errors import NotFound
+from moorage.specs.manifest import Manifest
 from moorage.store.rows import Blob, Part
 from moorage.store.tables import blobs as t
 from moorage.store.tables import loose_objects as loose
@@ -65,39 +66,30 @@ class Blobs:
                 break
         return found
 
-    def stage(self, container: str, name: str, object: str, block: str | None = None) -> None:
-        """Note an object about to be written for a blob (as one of its blocks); it lives for a day unless committed."""
-        self._tx.connection.execute(
-            sa.insert(loose).values(
-                object=object, container=container, blob=name, block=block, size=-1, since=self._tx.now, expires=self._tx.now + STAGED_FOR
-            )
-        )
+    def reserve(self, container: str, name: str, object: str) -> None:
+        """Note an object about to be written for a blob; it lives for a day unless committed."""
+        self._tx.connection.execute(sa.insert(loose).values(self._loose(container, name, Part(object, 0), STAGED_FOR)))
 
-    def staged(self, container: str, name: str, object: str, size: int) -> None:
-        """The object's bytes are all there. An older one staged as the same block gives way."""
-        block = self._tx.connection.scalar(sa.select(loose.c.block).where(loose.c.object == object))
-        if block is not None:
+    def set_block(self, container: str, name: str, block: str, parts: Sequence[Part]) -> None:
+        """These reserved objects are, in this order, the uncommitted block; a former block of that id gives way."""
+        self._drop_blocks(container, name, block)
+        for ordinal, part in enumerate(parts):
             self._tx.connection.execute(
-                sa.update(loose)
-                .where(
-                    loose.c.container == container,
-                    loose.c.blob == name,
-                    loose.c.block == block,
-                    loose.c.object != object,
-                    loose.c.size >= 0,
-                )
-                .values(block=None, expires=self._tx.now + REPLACED_FOR)
+                sa.update(loose).where(loose.c.object == part.object).values(block=block, ordinal=ordinal, size=part.size)
             )
-        self._tx.connection.execute(sa.update(loose).where(loose.c.object == object).values(size=size))
 
-    def blocks(self, container: str, name: str) -> dict[str, Part]:
+    def blocks(self, container: str, name: str) -> dict[str, tuple[Part, ...]]:
         """Uncommitted blocks of a blob by id."""
-        query = sa.select(loose).where(loose.c.container == container, loose.c.blob == name, loose.c.block.is_not(None), loose.c.size >= 0)
-        return {row.block: Part(row.object, row.size) for row in self._tx.connection.execute(query.order_by(loose.c.since))}
+        query = sa.select(loose).where(loose.c.container == container, loose.c.blob == name, loose.c.block.is_not(None))
+        found: dict[str, tuple[Part, ...]] = {}
+        for row in self._tx.connection.execute(query.order_by(loose.c.block, loose.c.ordinal)):
+            found[row.block] = (*found.get(row.block, ()), Part(row.object, row.size))
+        return found
 
     def discard(self, objects: Sequence[str]) -> None:
         """These objects may be deleted now."""
-        self._tx.connection.execute(sa.update(loose).where(loose.c.object.in_(objects)).values(block=None, expires=self._tx.now))
+        for some in batched(objects):
+            self._tx.connection.execute(sa.update(loose).where(loose.c.object.in_(some)).values(block=None, expires=self._tx.now))
 
     def commit(
         self,
@@ -124,12 +116,9 @@ class Blobs:
             metadata=metadata or {},
             parts=tuple(parts),
         )
-        self._tx.connection.execute(sa.delete(loose).where(loose.c.object.in_(kept)))
-        self._tx.connection.execute(
-            sa.update(loose)
-            .where(loose.c.container == container, loose.c.blob == name, loose.c.block.is_not(None))
-            .values(block=None, expires=self._tx.now + REPLACED_FOR)
-        )
+        for some in batched(sorted(kept)):
+            self._tx.connection.execute(sa.delete(loose).where(loose.c.object.in_(some)))
+        self._drop_blocks(container, name)
         self._write(blob, before)
         if before:
             self._leave(before, kept)
@@ -160,7 +149,8 @@ class Blobs:
         return list(self._tx.connection.scalars(sa.select(loose.c.object).where(loose.c.expires <= self._tx.now).limit(limit)))
 
     def forget(self, objects: Sequence[str]) -> None:
-        self._tx.connection.execute(sa.delete(loose).where(loose.c.object.in_(objects)))
+        for some in batched(objects):
+            self._tx.connection.execute(sa.delete(loose).where(loose.c.object.in_(some)))
 
     def _write(self, blob: Blob, before: Blob | None) -> None:
         values = {
@@ -179,21 +169,34 @@ class Blobs:
             self._tx.connection.execute(sa.update(t).where(t.c.container == blob.container, t.c.name == blob.name).values(values))
 
     def _leave(self, blob: Blob, kept: set[str]) -> None:
-        left = [
-            {
-                "object": part.object,
-                "container": blob.container,
-                "blob": blob.name,
-                "block": None,
-                "size": part.size,
-                "since": self._tx.now,
-                "expires": self._tx.now + REPLACED_FOR,
-            }
-            for part in blob.parts
-            if part.object not in kept
-        ]
+        left = [self._loose(blob.container, blob.name, part, REPLACED_FOR) for part in blob.parts if part.object not in kept]
         if left:
             self._tx.connection.execute(sa.insert(loose), left)
+
+    def _drop_blocks(self, container: str, name: str, block: str | None = None) -> None:
+        which = loose.c.block.is_not(None) if block is None else loose.c.block == block
+        self._tx.connection.execute(
+            sa.update(loose)
+            .where(loose.c.container == container, loose.c.blob == name, which)
+            .values(block=None, expires=self._tx.now + REPLACED_FOR)
+        )
+
+    def _loose(self, container: str, name: str, part: Part, keep: timedelta) -> Manifest:
+        return {
+            "object": part.object,
+            "container": container,
+            "blob": name,
+            "block": None,
+            "ordinal": 0,
+            "size": part.size,
+            "since": self._tx.now,
+            "expires": self._tx.now + keep,
+        }
+
+
+def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
+    """Slices that fit into one statement's parameters."""
+    return (names[at : at + size] for at in range(0, len(names), size))
 
 
 def _range(query: sa.Select[tuple[object, ...]], container: str, prefix: str, after: str) -> sa.Select[tuple[object, ...]]:

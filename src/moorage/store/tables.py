@@ -206,6 +206,7 @@ loose_objects = sa.Table(
     sa.Column("container", Text, nullable=False),
     sa.Column("blob", Text, nullable=False),
     sa.Column("block", Text, nullable=True),
+    sa.Column("ordinal", sa.Integer, nullable=False, default=0),
     sa.Column("size", Big, nullable=False),
     sa.Column("since", Moment, nullable=False),
     sa.Column("expires", Moment, nullable=False, index=True),
