@@ -58,6 +58,17 @@ async def test_a_canceled_taker_does_not_swallow_a_key() -> None:
         await first
 
 
+async def test_a_key_added_between_a_takers_cancelation_and_its_end_goes_to_another() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    first.cancel()
+    queue.add("a")
+    assert await asyncio.wait_for(second, 1) == "a"
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
 @pytest.mark.looptime
 async def test_retries_of_a_key_double_up_to_the_longest_and_start_over_after_success() -> None:
     queue: WorkQueue[str] = WorkQueue(initial=timedelta(milliseconds=5), maximum=timedelta(seconds=1))

@@ -26,7 +26,7 @@ CONTROLLER = "controller"  # index: uid of the controlling owner
 UID = "uid"
 
 _FIRST_PAUSE = timedelta(milliseconds=200)
-_LONGEST_PAUSE = timedelta(seconds=30)
+_LONGEST_PAUSE = timedelta(seconds=10)
 # A list is the most expensive request there is: never more often than this, whatever the server answers.
 _RELIST_FLOOR = timedelta(seconds=1)
 # A watch that lives shorter than this without telling anything counts as failed.

@@ -91,7 +91,7 @@ class WorkQueue(Generic[K]):
             except asyncio.CancelledError:
                 if taker.done() and not taker.cancelled():
                     self._wake()  # the wake-up was ours; pass it on, or a key waits for nobody
-                else:
+                elif taker in self._takers:
                     self._takers.remove(taker)
                 raise
         key = self._ready.popleft()
