@@ -19,6 +19,7 @@ class Definition:
     schema: Mapping[str, Any]
     columns: tuple[Mapping[str, Any], ...] = ()
     scale: Mapping[str, str] | None = None
+    only_version: bool = True
 
 
 def resources(crd: Manifest) -> tuple[Resource, ...]:
@@ -35,6 +36,7 @@ def resources(crd: Manifest) -> tuple[Resource, ...]:
             schema=(version.get("schema") or {}).get("openAPIV3Schema") or {},
             columns=tuple(version.get("additionalPrinterColumns") or ()),
             scale=subresources.get("scale"),
+            only_version=len(spec["versions"]) == 1,
         )
         found.append(
             Resource(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from moorage.embedded.kinds import Resource
 from moorage.embedded.logs import pod_logs
 from moorage.embedded.objects import ObjectStore, open_store, told
 from moorage.embedded.registry import Registry, Target, Writer
+from moorage.embedded.tokens import Grant, TokenIssuer, open_issuer
 from moorage.embedded.version import GIT_VERSION
 from moorage.errors import Expired, Invalid
 from moorage.kube.cluster import EventType, Listing, LogOptions, PatchType, WatchEvent
-from moorage.kube.kinds import POD, Kind
+from moorage.kube.kinds import POD, SERVICE_ACCOUNT, Kind
 from moorage.specs.manifest import Manifest
 
 _BOOKMARK_AFTER = timedelta(seconds=30)
@@ -32,9 +34,16 @@ class LocalCluster:
     """
 
     def __init__(
-        self, registry: Registry, *, backend: NodeBackend | None = None, manager: str = "moorage", owns_store: bool = True
+        self,
+        registry: Registry,
+        tokens: TokenIssuer,
+        *,
+        backend: NodeBackend | None = None,
+        manager: str = "moorage",
+        owns_store: bool = True,
     ) -> None:
         self.registry = registry
+        self.tokens = tokens
         self.backend: NodeBackend = backend or NoNodes()
         self._manager = manager
         self._owns_store = owns_store
@@ -45,7 +54,7 @@ class LocalCluster:
 
     def with_manager(self, manager: str) -> LocalCluster:
         """The same cluster writing as another field manager. Closing it leaves the store open."""
-        return LocalCluster(self.registry, backend=self.backend, manager=manager, owns_store=False)
+        return LocalCluster(self.registry, self.tokens, backend=self.backend, manager=manager, owns_store=False)
 
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Manifest:
         return self.registry.get(self._target(kind, name, namespace)).manifest()
@@ -64,16 +73,15 @@ class LocalCluster:
             raise Invalid(f'resourceVersion: Invalid value: "{since}": must be a number', code="BadRequest", target="resourceVersion")
         if int(since) > self.store.revision:
             raise Expired(f"resource version {since} is from another life of this cluster (now at {self.store.revision}): list again")
-        async for changes, revision in self.store.watch(resource.storage, int(since), quiet=_BOOKMARK_AFTER):
-            for change in changes:
-                shown = told(change, lambda entry: namespace in (None, entry.key.namespace) and entry.selected(selector))
-                if shown is not None:
-                    yield WatchEvent(shown[0], shown[1].manifest())
-            if not changes:
-                yield WatchEvent(
-                    EventType.BOOKMARK,
-                    {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"resourceVersion": str(revision)}},
-                )
+        async with aclosing(self.store.watch(resource.storage, int(since), quiet=_BOOKMARK_AFTER)) as batches:
+            async for changes, revision in batches:
+                for change in changes:
+                    shown = told(change, lambda entry: namespace in (None, entry.key.namespace) and entry.selected(selector))
+                    if shown is not None:
+                        yield WatchEvent(shown[0], shown[1].manifest())
+                if not changes:
+                    meta = {"resourceVersion": str(revision)}
+                    yield WatchEvent(EventType.BOOKMARK, {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta})
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         return (await self.registry.create(self._home(kind, manifest, named=False), _copy(manifest), self._writer())).manifest()
@@ -116,6 +124,20 @@ class LocalCluster:
         """Assign a pod to a node, as POST pods/POD/binding does. Conflict when it is assigned or being deleted."""
         return (await self.registry.bind(self._target(POD, pod, namespace), node, self._writer())).manifest()
 
+    async def service_account_token(
+        self,
+        namespace: str,
+        name: str,
+        *,
+        audiences: Sequence[str] = (),
+        lifetime: timedelta = timedelta(hours=1),
+        pod: Manifest | None = None,
+    ) -> Grant:
+        """A token of a service account as the API accepts it, for a pod's projected volume. NotFound when there is no such account."""
+        account = await self.get(SERVICE_ACCOUNT, name, namespace)
+        bound = {"pod": {"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}} if pod is not None else None
+        return self.tokens.issue(namespace, name, account["metadata"]["uid"], audiences=audiences, lifetime=lifetime, bound=bound)
+
     async def logs(self, namespace: str, pod: str, options: LogOptions = LogOptions()) -> AsyncIterator[bytes]:  # noqa: B008  frozen
         async for chunk in pod_logs(self.registry, self.backend, namespace, pod, options):
             yield chunk
@@ -157,4 +179,5 @@ async def open_cluster(
     """The cluster whose state is the SQLite file at `path`, or a fresh one in memory; with Kubernetes' initial namespaces in it."""
     registry = Registry(await open_store(path), clock=clock)
     await bootstrap.prepare(registry)
-    return LocalCluster(registry, backend=backend, manager=manager)
+    tokens = open_issuer(path.parent if path is not None else None, clock=clock)
+    return LocalCluster(registry, tokens, backend=backend, manager=manager)

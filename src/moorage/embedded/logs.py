@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 
+from moorage.clock import now, parse_rfc3339
 from moorage.embedded.backend import NodeBackend
+from moorage.embedded.http import Request
 from moorage.embedded.registry import Registry, Target
 from moorage.errors import Invalid
 from moorage.kube.cluster import LogOptions
@@ -26,6 +29,27 @@ async def pod_logs(registry: Registry, backend: NodeBackend, namespace: str, nam
         )
     async for chunk in backend.logs(node, namespace, pod, options):
         yield chunk
+
+
+def log_options(request: Request) -> LogOptions:
+    """A log request's query."""
+    tail, seconds, since_time = request.number("tailLines"), request.number("sinceSeconds"), request.query.get("sinceTime")
+    if tail is not None and tail < 0:
+        raise Invalid(f"tailLines: Invalid value: {tail}: must be greater than or equal to 0", code="Invalid", target="tailLines")
+    since = None if seconds is None else timedelta(seconds=seconds)
+    if since_time:
+        try:
+            since = max(timedelta(0), now() - parse_rfc3339(since_time))
+        except ValueError as error:
+            raise Invalid(f"sinceTime: '{since_time}' is no RFC 3339 time", code="BadRequest", target="sinceTime") from error
+    return LogOptions(
+        container=request.query.get("container") or None,
+        follow=request.flag("follow"),
+        previous=request.flag("previous"),
+        tail=tail,
+        since=since,
+        timestamps=request.flag("timestamps"),
+    )
 
 
 def _container(pod: Manifest, asked: str | None) -> str:

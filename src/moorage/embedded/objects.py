@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -249,7 +249,7 @@ class ObjectStore:
 
     # Watching.
 
-    async def watch(self, resource: Resource, since: int, *, quiet: timedelta) -> AsyncIterator[tuple[Sequence[Change], int]]:
+    async def watch(self, resource: Resource, since: int, *, quiet: timedelta) -> AsyncGenerator[tuple[Sequence[Change], int]]:
         """Changes after `since` in batches, each with the revision up to which everything has been told; an empty batch after `quiet` of silence.
 
         Raises Expired at the first step when `since` is out of the window, and later when the caller falls behind it. Ends when the store closes.

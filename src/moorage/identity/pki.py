@@ -117,16 +117,6 @@ def ensure_server_certificate(
     return paths
 
 
-def ensure_signing_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """A P-256 key for signing tokens (ES256) in a PEM file, made when absent."""
-    if path.exists():
-        return _read_key(path)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = ec.generate_private_key(ec.SECP256R1())
-    write_private(path, _key_pem(key))
-    return key
-
-
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that only its owner reads, whole or not at all."""
     _write(path, content, 0o600)
