@@ -1,0 +1,312 @@
+"""ARM resources as `az ml` shows them: snake_case, references as `azureml:NAME:VERSION`, the fields of the YAML document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from moorage.errors import Invalid
+from moorage.specs.durations import parse_duration
+from moorage.specs.manifest import Manifest
+
+_MODES = {
+    "ReadOnlyMount": "ro_mount",
+    "ReadWriteMount": "rw_mount",
+    "Download": "download",
+    "Direct": "direct",
+    "Upload": "upload",
+    "EvalMount": "eval_mount",
+    "EvalDownload": "eval_download",
+}
+_AUTH = {"key": "key", "amltoken": "aml_token", "aadtoken": "aad_token"}
+_VERSIONED = re.compile(r"/(?:codes|environments|models|data)/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$")
+_PLAIN = re.compile(r"/computes/(?P<name>[^/]+)$")
+
+
+def snake(name: str) -> str:
+    """`createdByType` -> `created_by_type`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def snaked(value: Any) -> Any:
+    """Names of ours in snake_case, all the way down."""
+    if isinstance(value, Mapping):
+        return {snake(str(key)): snaked(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [snaked(item) for item in value]
+    return value
+
+
+def reference(id: Any) -> Any:
+    """A resource id as a document would write it."""
+    if not isinstance(id, str):
+        return id
+    if found := _VERSIONED.search(id):
+        return f"azureml:{found['name']}:{found['version']}"
+    if found := _PLAIN.search(id):
+        return f"azureml:{found['name']}"
+    return id
+
+
+def _group(id: str) -> str:
+    found = re.search(r"/resourceGroups/([^/]+)", id, re.IGNORECASE)
+    return found[1] if found else ""
+
+
+def _base(resource: Manifest) -> Manifest:
+    id = str(resource.get("id", ""))
+    found: Manifest = {"id": id, "name": resource.get("name"), "resourceGroup": _group(id)}
+    if resource.get("systemData"):
+        found["creation_context"] = snaked(resource["systemData"])
+    return found
+
+
+def _tidy(entity: Manifest) -> Manifest:
+    return {name: value for name, value in entity.items() if value is not None}
+
+
+def job(resource: Manifest) -> Manifest:
+    """A job; of another kind than Command its properties, in snake_case."""
+    properties = resource.get("properties") or {}
+    kind = str(properties.get("jobType", "")).lower()
+    found = {
+        **_base(resource),
+        "type": kind,
+        "status": properties.get("status"),
+        "display_name": properties.get("displayName"),
+        "experiment_name": properties.get("experimentName"),
+        "description": properties.get("description"),
+        "tags": properties.get("tags") or {},
+        "properties": properties.get("properties") or {},
+        "compute": reference(properties.get("computeId")),
+        "services": {
+            name: {snake(key) if key != "jobServiceType" else "type": value for key, value in service.items() if value is not None}
+            for name, service in (properties.get("services") or {}).items()
+        },
+        "inputs": {name: _port(port, "jobInputType") for name, port in (properties.get("inputs") or {}).items()},
+        "outputs": {name: _port(port, "jobOutputType") for name, port in (properties.get("outputs") or {}).items()},
+    }
+    if kind == "command":
+        found |= {
+            "command": properties.get("command"),
+            "code": reference(properties.get("codeId")),
+            "environment": reference(properties.get("environmentId")),
+            "environment_variables": properties.get("environmentVariables") or {},
+            "resources": snaked(properties.get("resources")),
+            "limits": {"timeout": _seconds(properties["limits"].get("timeout"))} if properties.get("limits") else None,
+            "distribution": _typed(properties.get("distribution"), "distributionType"),
+            "identity": _typed(properties.get("identity"), "identityType"),
+            "queue_settings": snaked(properties.get("queueSettings")),
+        }
+    return _tidy(found)
+
+
+def _typed(section: Any, key: str) -> Any:
+    if not isinstance(section, Mapping):
+        return None
+    rest = {snake(name): value for name, value in section.items() if name != key}
+    return {"type": snake(str(section.get(key))), **rest}
+
+
+def _port(port: Any, key: str) -> Any:
+    if not isinstance(port, Mapping):
+        return port
+    if port.get(key) == "literal":
+        return port.get("value")
+    found = {"type": port.get(key), "path": reference(port.get("uri")), "mode": _MODES.get(str(port.get("mode")), port.get("mode"))}
+    return _tidy({**found, "name": port.get("assetName"), "version": port.get("assetVersion")})
+
+
+def compute(resource: Manifest) -> Manifest:
+    properties = resource.get("properties") or {}
+    inner = properties.get("properties") or {}
+    known = {
+        "computeType",
+        "resourceId",
+        "computeLocation",
+        "description",
+        "properties",
+        "provisioningState",
+        "provisioningErrors",
+        "createdOn",
+    }
+    return _tidy(
+        {
+            **_base(resource),
+            "type": str(properties.get("computeType", "")).lower(),
+            "location": resource.get("location"),
+            "description": properties.get("description"),
+            "tags": resource.get("tags") or {},
+            "resource_id": properties.get("resourceId"),
+            "namespace": inner.get("namespace"),
+            "identity": snaked(resource.get("identity")),
+            "provisioning_state": properties.get("provisioningState"),
+            "provisioning_errors": properties.get("provisioningErrors"),
+            "created_on": properties.get("createdOn"),
+            "properties": inner,
+            **{snake(name): value for name, value in properties.items() if name not in known},
+        }
+    )
+
+
+def asset(resource: Manifest) -> Manifest:
+    """A version of a model, an environment or data, or the container of its versions."""
+    id = str(resource.get("id", ""))
+    found = _VERSIONED.search(id)
+    properties = resource.get("properties") or {}
+    names = {"modelType": "type", "dataType": "type", "modelUri": "path", "dataUri": "path"}
+    entity = _base(resource)
+    if found:
+        entity |= {"name": found["name"], "version": found["version"]}
+    for name, value in properties.items():
+        if name in ("isAnonymous", "isArchived") and not value:
+            continue
+        key = names.get(name, snake(name))
+        entity[key] = value if name in ("tags", "properties", "flavors") else snaked(value)
+    return _tidy(entity)
+
+
+def endpoint(resource: Manifest) -> Manifest:
+    properties = resource.get("properties") or {}
+    mode = str(properties.get("authMode", ""))
+    return _tidy(
+        {
+            **_base(resource),
+            "auth_mode": _AUTH.get(mode.lower(), mode),
+            "compute": reference(properties.get("compute")),
+            "description": properties.get("description"),
+            "kind": "Kubernetes" if properties.get("compute") else "Managed",
+            "location": resource.get("location"),
+            "tags": resource.get("tags") or {},
+            "properties": properties.get("properties") or {},
+            "identity": snaked(resource.get("identity")),
+            "provisioning_state": properties.get("provisioningState"),
+            "scoring_uri": properties.get("scoringUri"),
+            "openapi_uri": properties.get("swaggerUri"),
+            "traffic": properties.get("traffic") or {},
+            "mirror_traffic": properties.get("mirrorTraffic") or {},
+        }
+    )
+
+
+def deployment(resource: Manifest) -> Manifest:
+    properties = resource.get("properties") or {}
+    id = str(resource.get("id", ""))
+    of = re.search(r"/onlineEndpoints/([^/]+)/deployments/", id, re.IGNORECASE)
+    code = properties.get("codeConfiguration")
+    requirements = properties.get("containerResourceRequirements") or {}
+    scale = properties.get("scaleSettings") or {}
+    known = {
+        "endpointComputeType", "model", "environmentId", "codeConfiguration", "containerResourceRequirements", "scaleSettings",
+        "properties", "environmentVariables", "requestSettings", "livenessProbe", "readinessProbe", "dataCollector",
+    }  # fmt: skip
+    return _tidy(
+        {
+            **_base(resource),
+            "endpoint_name": of[1] if of else None,
+            "type": str(properties.get("endpointComputeType", "")).lower(),
+            "tags": resource.get("tags") or {},
+            "model": reference(properties.get("model")),
+            "environment": reference(properties.get("environmentId")),
+            "code_configuration": {"code": reference(code.get("codeId")), "scoring_script": code.get("scoringScript")} if code else None,
+            "environment_variables": properties.get("environmentVariables") or {},
+            "instance_count": (resource.get("sku") or {}).get("capacity") if scale.get("scaleType") != "TargetUtilization" else None,
+            "resources": _resources(requirements),
+            "scale_settings": _scale(scale),
+            "request_settings": _requests(properties.get("requestSettings")),
+            "liveness_probe": _probe(properties.get("livenessProbe")),
+            "readiness_probe": _probe(properties.get("readinessProbe")),
+            "data_collector": _collector(properties.get("dataCollector")),
+            "properties": properties.get("properties") or {},
+            **{snake(name): snaked(value) for name, value in properties.items() if name not in known},
+        }
+    )
+
+
+def _number(value: float) -> int | float:
+    return int(value) if value == int(value) else value
+
+
+def _seconds(text: Any) -> Any:
+    """`PT20M` -> 1200; what is no duration stays as it is."""
+    try:
+        return _number(parse_duration(str(text), target="duration").total_seconds()) if text else None
+    except Invalid:
+        return text
+
+
+def _milliseconds(text: Any) -> Any:
+    found = _seconds(text)
+    return _number(found * 1000) if isinstance(found, int | float) else found
+
+
+def _resources(given: Manifest) -> Manifest | None:
+    found: Manifest = {}
+    for name, wire in (("requests", "containerResourceRequests"), ("limits", "containerResourceLimits")):
+        if given.get(wire):
+            found[name] = {("nvidia.com/gpu" if key == "gpu" else key): value for key, value in given[wire].items() if value is not None}
+    return found or None
+
+
+def _scale(given: Manifest) -> Manifest | None:
+    if not given:
+        return None
+    found = _typed(given, "scaleType")
+    if "polling_interval" in found:
+        found["polling_interval"] = _seconds(found["polling_interval"])
+    return _tidy(found)
+
+
+def _requests(given: Any) -> Manifest | None:
+    if not given:
+        return None
+    return _tidy(
+        {
+            "request_timeout_ms": _milliseconds(given.get("requestTimeout")),
+            "max_queue_wait_ms": _milliseconds(given.get("maxQueueWait")),
+            "max_concurrent_requests_per_instance": given.get("maxConcurrentRequestsPerInstance"),
+        }
+    )
+
+
+def _probe(given: Any) -> Manifest | None:
+    if not given:
+        return None
+    spans = ("initialDelay", "period", "timeout")
+    return _tidy({snake(name): _seconds(value) if name in spans else value for name, value in given.items()})
+
+
+def _collector(given: Any) -> Manifest | None:
+    if not given:
+        return None
+    collections = {
+        name: _tidy(
+            {
+                "enabled": str(item.get("dataCollectionMode", "")).lower() == "enabled",
+                "sampling_rate": item.get("samplingRate"),
+                "client_id": item.get("clientId"),
+            }
+        )
+        for name, item in (given.get("collections") or {}).items()
+    }
+    logging = given.get("requestLogging")
+    headers = {"capture_headers": logging.get("captureHeaders") or []} if logging else None
+    return _tidy({"collections": collections, "rolling_rate": str(given.get("rollingRate", "hour")).lower(), "request_logging": headers})
+
+
+def cluster(resource: Manifest) -> Manifest:
+    return _tidy({**_base(resource), **snaked(resource.get("properties") or {})})
+
+
+def workspace(resource: Manifest) -> Manifest:
+    found = _base(resource)
+    return _tidy(
+        {
+            **found,
+            "resource_group": found["resourceGroup"],
+            "location": resource.get("location"),
+            "tags": resource.get("tags") or {},
+            **{snake(name): snaked(value) for name, value in (resource.get("properties") or {}).items()},
+        }
+    )

@@ -1,0 +1,52 @@
+"""`moorage environment`: register what code runs in."""
+
+from __future__ import annotations
+
+import click
+
+from moorage.cli import registry
+from moorage.cli.commands import command, file_option, group, name_option, set_option
+from moorage.cli.session import Session
+from moorage.specs.manifest import Manifest
+from moorage.wire.documents.document import Kind
+from moorage.wire.documents.uses import Role
+
+environments = group("environment", "Register what code runs in.")
+
+
+@command(
+    environments,
+    "create",
+    table="environments",
+    examples=[
+        "moorage environment create --file environment.yml",
+        "moorage environment create -n sklearn --image python:3.11-slim --conda-file conda.yml",
+    ],
+)
+@file_option("environment", required=False)
+@name_option("environment", required=False)
+@click.option("--version", "-v", metavar="VERSION", help="Version; the next one when left out and the content is new.")
+@click.option("--image", "-i", metavar="IMAGE", help="Container image.")
+@click.option("--conda-file", "-c", metavar="FILE", help="Conda specification of the packages.")
+@click.option("--description", metavar="TEXT", help="What it is.")
+@set_option()
+def create(session: Session, file: str | None, changes: tuple[str, ...], **options: str | None) -> Manifest:
+    """Register an environment. Content that is the latest version already makes no new one."""
+    return registry.create(session, Kind.ENVIRONMENT, file, changes, **options)
+
+
+@command(environments, "show", table="environments", examples=["moorage environment show -n sklearn --label latest"])
+@name_option("environment")
+@registry.version_options
+def show(session: Session, name: str, version: str | None, label: str | None) -> Manifest:
+    """Show a version of an environment."""
+    return registry.show(session, Role.ENVIRONMENT, name, version, label)
+
+
+@command(environments, "list", table="environments", examples=["moorage environment list", "moorage environment list -n sklearn"])
+@registry.list_options
+def list_environments(
+    session: Session, name: str | None, max_results: int | None, archived_only: bool, include_archived: bool
+) -> list[Manifest]:
+    """List environments, or the versions of one."""
+    return registry.listing(session, Role.ENVIRONMENT, name, max_results, archived_only=archived_only, include_archived=include_archived)

@@ -1,0 +1,144 @@
+"""The `moorage` command. Imports nothing but Click until a command is chosen, and turns every error into one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from moorage.cli.commands import SETTINGS, LazyGroup
+from moorage.cli.exits import Exit, exit_code
+from moorage.errors import MoorageError
+
+COMMANDS = {
+    "up": ("moorage.cli.up:up", "Start the embedded cluster and the workspace service on this machine."),
+    "down": ("moorage.cli.up:down", "Stop them; --purge removes every trace."),
+    "status": ("moorage.cli.up:status", "Show what runs here and where."),
+    "extension": ("moorage.cli.extension:extension", "Install, show and remove the extension of a cluster."),
+    "cluster": ("moorage.cli.cluster:clusters", "Register clusters with the workspace service."),
+    "compute": ("moorage.cli.compute:computes", "Attach clusters to the workspace as compute targets."),
+    "job": ("moorage.cli.job:jobs", "Train: submit, follow, cancel and fetch jobs."),
+    "model": ("moorage.cli.model:models", "Register and fetch models."),
+    "environment": ("moorage.cli.environment:environments", "Register what code runs in."),
+    "data": ("moorage.cli.data:datas", "Register data."),
+    "online-endpoint": ("moorage.cli.online_endpoint:endpoints", "Serve: endpoints, their keys and traffic."),
+    "online-deployment": ("moorage.cli.online_deployment:deployments", "Serve: models behind an endpoint."),
+    "workspace": ("moorage.cli.workspace:workspaces", "Show workspaces."),
+    "config": ("moorage.cli.config:config", "Show and change the settings of this command line."),
+    "completion": ("moorage.cli.completion:completion", "Print the shell's completion script."),
+    "run": ("moorage.cli.run:run", "Run one of Moorage's processes in the foreground."),
+}
+
+
+class _Version(click.Option):
+    def __init__(self) -> None:
+        super().__init__(
+            ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."
+        )
+
+
+def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from moorage import __version__
+
+        click.echo(f"moorage {__version__}")
+        context.exit()
+
+
+application = LazyGroup(
+    "moorage",
+    lazy=COMMANDS,
+    help="""Any Kubernetes cluster as a compute target for machine learning.
+
+    `moorage up` starts everything on this machine; `moorage job create -f FILE --stream` trains; `moorage NOUN --help` shows more.""",
+    no_args_is_help=True,
+    context_settings=SETTINGS,
+    params=[_Version()],
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Returns:
+        The exit code (`moorage.cli.exits.Exit`). Results are on stdout; everything else is on stderr.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = application.main(words, prog_name="moorage", standalone_mode=False)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _interrupted()
+    except click.ClickException as error:
+        return _usage(error, words)
+    except MoorageError as error:
+        return _failed(error, words)
+    except BrokenPipeError:
+        # Whoever read our output has enough (`moorage job list | head -1`).
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        return Exit.OK
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a message in place of a traceback
+        if "--debug" in words:
+            import traceback
+
+            traceback.print_exc()
+        _say(MoorageError(f"an unexpected {type(error).__name__}: {error}. Run the command with --debug and report what it prints."), words)
+        return Exit.FAILED
+    # What `context.exit(code)` ended with; a command's own result has been printed by then.
+    return result if isinstance(result, int) else Exit.OK
+
+
+def _interrupted() -> int:
+    from moorage.cli import session
+
+    hint = session.interruption()
+    click.echo(f"\n{hint}" if hint else "\nInterrupted.", err=True)
+    return Exit.INTERRUPTED
+
+
+def _usage(error: click.ClickException, words: Sequence[str]) -> int:
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message())
+        return Exit.USAGE
+    hint = f" See `{context.command_path} --help`." if context is not None else ""
+    message = error.format_message()
+    _say(MoorageError(f"{message if message.endswith(('.', '?')) else message + '.'}{hint}", code="UsageError"), words)
+    return Exit.USAGE
+
+
+def _failed(error: MoorageError, words: Sequence[str]) -> int:
+    if "--debug" in words:
+        import traceback
+
+        traceback.print_exc()
+    _say(error, words)
+    return exit_code(error)
+
+
+def _say(error: MoorageError, words: Sequence[str]) -> None:
+    """One clear message on stderr; JSON where the user asked for JSON."""
+    if _wants_json(words):
+        import json
+
+        from moorage.cli.output import error_document
+
+        click.echo(json.dumps(error_document(error), ensure_ascii=False), err=True)
+        return
+    details = [detail.message for detail in error.details if detail.message and detail.message not in error.message]
+    click.echo("\n".join([f"error: {error.message}", *(f"  - {line}" for line in details)]), err=True)
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    formats = ("json", "jsonc")
+    for index, word in enumerate(words):
+        if word in ("-o", "--output"):
+            return index + 1 < len(words) and words[index + 1] in formats
+        if (
+            word.startswith(("--output=", "-o"))
+            and not word.startswith("--o=")
+            and word.removeprefix("--output=").removeprefix("-o") in formats
+        ):
+            return True
+    return os.environ.get("MOORAGE_OUTPUT") in formats

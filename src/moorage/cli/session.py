@@ -1,0 +1,144 @@
+"""One run of a command: its profile, its client, its progress on stderr, and its result on stdout."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moorage.errors import Invalid, MoorageError
+from moorage.specs.manifest import Manifest
+
+if TYPE_CHECKING:
+    from moorage.client.assets import Upload
+    from moorage.client.connection import Client, Step
+    from moorage.client.profile import Profile
+    from moorage.wire.documents.document import Document, Kind
+
+# What Ctrl-C should say; a command sets it while something goes on without it.
+_interruption = ""
+
+
+def interruption() -> str:
+    """What to tell a user who presses Ctrl-C now."""
+    return _interruption
+
+
+class Session:
+    """What a command's callback works with. A context manager: the client is closed at the end.
+
+    Args:
+        given: the global options by their names.
+        table: name of the table the command's result is shown as; "" when it has none.
+    """
+
+    def __init__(self, given: Manifest, *, table: str = "") -> None:
+        self.given = given
+        self.table = table
+        self.quiet = bool(given.get("only_show_errors"))
+        self._client: Client | None = None
+        self._profile: Profile | None = None
+        if given.get("debug"):
+            logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s: %(message)s")
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._client is not None:
+            self._client.close()
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            self.on_interrupt("")
+
+    @property
+    def profile(self) -> Profile:
+        """The settings in force for this command."""
+        if self._profile is None:
+            from moorage.client.profile import load, override
+
+            self._profile = override(
+                load(),
+                workspace=self.given.get("workspace_name"),
+                resource_group=self.given.get("resource_group"),
+                subscription=self.given.get("subscription"),
+            )
+        return self._profile
+
+    @property
+    def client(self) -> Client:
+        """The workspace service; Unavailable, with the remedy, when none is configured."""
+        if self._client is None:
+            from moorage.client.connection import Client
+
+            self._client = Client(self.profile, tell=self.say)
+        return self._client
+
+    def say(self, line: str) -> None:
+        """A line of progress or a hint, for people."""
+        if not self.quiet:
+            click.echo(line, err=True)
+
+    def detail(self, line: str) -> None:
+        """A line that only --verbose shows."""
+        if self.given.get("verbose") or self.given.get("debug"):
+            self.say(line)
+
+    def on_interrupt(self, hint: str) -> None:
+        """What Ctrl-C says from now on."""
+        global _interruption
+        _interruption = hint
+
+    def show(self, result: Any) -> None:
+        """Print the command's result as `--output` and `--query` ask."""
+        from moorage.cli.output import render
+
+        # A person at a terminal wants a list as a table; a script that reads a pipe wants what `az ml` gives it.
+        listed = isinstance(result, list) and self.table and sys.stdout.isatty()
+        chosen = self.given.get("output") or ("table" if listed else "json")
+        text = render(result, chosen, table=self.table, query=self.given.get("query"))
+        if text:
+            click.echo(text)
+
+    def document(self, kind: Kind, file: str | None, changes: tuple[str, ...] = (), **options: Any) -> Document:
+        """Read and check the document that `--file` names, with `--set` and options in force."""
+        from moorage.wire.documents.document import load
+
+        if file is None:
+            return load(kind, None, name="", folder=Path.cwd(), changes=changes, options=options)
+        if file == "-":
+            return load(kind, sys.stdin.read(), name="<stdin>", folder=Path.cwd(), changes=changes, options=options)
+        path = Path(file)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise Invalid(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}.", target="--file") from error
+        except OSError as error:
+            raise Invalid(f"{file} cannot be read: {error.strerror}.", code="FileNotFound", target="--file") from error
+        return load(kind, text, name=file, folder=path.parent, changes=changes, options=options)
+
+    def upload(self) -> Upload:
+        """Progress of uploads: at most a few lines each, the last with the whole size."""
+        from moorage.cli.progress import transfers
+        from moorage.client.assets import Upload
+
+        return Upload(transfers(self.say))
+
+    def watch(self, what: str) -> Callable[[Step], None]:
+        """Progress of a long-running operation: a line for each new phase or message, and one a while."""
+        from moorage.cli.progress import phases
+
+        return phases(what, self.say)
+
+    def confirm(self, question: str, yes: bool) -> None:
+        """Ask before something is lost; without a terminal only --yes will do."""
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise Invalid(f"{question} Nobody is there to answer; give --yes.", code="ConfirmationNeeded", target="--yes")
+        if not click.confirm(question, err=True):
+            raise MoorageError("Nothing was changed.", code="Declined")

@@ -1,0 +1,148 @@
+"""The tables people see: for each kind of entity its columns. Cells are short, ages are relative, absent values are empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from moorage import clock
+from moorage.cli.output import aligned
+from moorage.client.connection import describe
+
+Column = str | Callable[[Mapping[str, Any]], Any]
+
+
+def age(entity: Mapping[str, Any]) -> str:
+    """Time since it was made."""
+    made = at(entity, "creation_context.created_at")
+    try:
+        span = clock.now() - clock.parse_rfc3339(str(made))
+    except ValueError:
+        return ""
+    return describe(max(span, span - span))
+
+
+def at(entity: Any, path: str) -> Any:
+    """The value at a dotted path, None where it ends early."""
+    for name in path.split("."):
+        entity = entity.get(name) if isinstance(entity, Mapping) else None
+    return entity
+
+
+def duration(entity: Mapping[str, Any]) -> str:
+    """How long a job ran, or has run."""
+    begun, ended = at(entity, "properties.StartTimeUtc"), at(entity, "properties.EndTimeUtc")
+    try:
+        first = clock.parse_rfc3339(str(begun))
+        last: datetime = clock.parse_rfc3339(str(ended)) if ended else clock.now()
+    except ValueError:
+        return ""
+    return describe(max(last - first, first - first))
+
+
+def bare(path: str) -> Column:
+    """`azureml:k8s` -> `k8s`."""
+    return lambda entity: str(at(entity, path) or "").removeprefix("azureml:")
+
+
+def traffic(entity: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {share}%" for name, share in (entity.get("traffic") or {}).items() if share)
+
+
+def instance_types(entity: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(at(entity, "properties.instanceTypes") or {}))
+
+
+TABLES: Mapping[str, Mapping[str, Column]] = {
+    "jobs": {
+        "Name": "name",
+        "Status": "status",
+        "Compute": bare("compute"),
+        "Experiment": "experiment_name",
+        "Type": "type",
+        "Age": age,
+        "Display name": "display_name",
+    },
+    "computes": {
+        "Name": "name",
+        "State": "provisioning_state",
+        "Namespace": "namespace",
+        "Cluster": lambda entity: str(entity.get("resource_id") or "").rpartition("/")[2],
+        "Instance types": instance_types,
+        "Age": age,
+    },
+    "assets": {"Name": "name", "Version": "version", "Type": "type", "Age": age, "Description": "description"},
+    "asset containers": {"Name": "name", "Latest version": "latest_version", "Age": age, "Description": "description"},
+    "environments": {"Name": "name", "Version": "version", "Image": "image", "Age": age, "Description": "description"},
+    "endpoints": {
+        "Name": "name",
+        "State": "provisioning_state",
+        "Compute": bare("compute"),
+        "Traffic": traffic,
+        "Scoring URI": "scoring_uri",
+        "Age": age,
+    },
+    "deployments": {
+        "Name": "name",
+        "Endpoint": "endpoint_name",
+        "State": "provisioning_state",
+        "Model": bare("model"),
+        "Instance type": "instance_type",
+        "Instances": "instance_count",
+        "Age": age,
+    },
+    "clusters": {
+        "Name": "name",
+        "Connectivity": "connectivity_status",
+        "Last heard": "last_connectivity_time",
+        "Kubernetes": "kubernetes_version",
+        "Agent": "agent_version",
+        "Nodes": "nodes",
+    },
+    "workspaces": {"Name": "name", "Resource group": "resource_group", "Location": "location", "Age": age},
+    "settings": {"Setting": "name", "Value": "value", "From": "source"},
+}
+
+
+def as_table(result: Any, table: str) -> str:
+    """A list as rows, one entity as one row; without columns of our own, the scalar values it has."""
+    if result is None:
+        return ""
+    rows = result if isinstance(result, list) else [result]
+    if not rows:
+        return ""
+    columns = TABLES.get(table) or _columns(rows)
+    cells = [[_cell(_value(row, column)) for column in columns.values()] for row in rows]
+    return aligned(list(columns), cells)
+
+
+def _value(row: Any, column: Column) -> Any:
+    if callable(column):
+        return column(row)
+    if column == "":
+        return row
+    if isinstance(row, list):
+        return row[int(column[1:-1])]
+    return row.get(column) if column in row else at(row, column)
+
+
+def _columns(rows: list[Any]) -> Mapping[str, Column]:
+    if isinstance(rows[0], dict):
+        names = [name for name in rows[0] if any(not isinstance(row.get(name), dict | list) for row in rows if isinstance(row, dict))]
+        return {name: name for name in names}
+    if isinstance(rows[0], list):
+        return {f"Column{index + 1}": f"[{index}]" for index in range(len(rows[0]))}
+    return {"Result": ""}
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case dict() | list():
+            return f"{len(value)} items"
+        case _:
+            return " ".join(str(value).split())[:120]
