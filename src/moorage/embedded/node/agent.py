@@ -1,0 +1,233 @@
+"""One node: registered with its size, its lease renewed, every pod bound to it kept by a loop of its own, folders of pods that are gone removed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from moorage.clock import now, rfc3339, rfc3339_micro
+from moorage.embedded.node import logs, machine
+from moorage.embedded.node.pod import HOST_IP, Pod, Record, Services
+from moorage.errors import Conflict, Invalid, MoorageError, NotFound
+from moorage.ids import digest
+from moorage.kube.cluster import LogOptions, PatchType
+from moorage.kube.informer import Informer
+from moorage.kube.kinds import LEASE, NAMESPACE, NODE
+from moorage.kube.metadata import describe
+from moorage.specs.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+LEASE_NAMESPACE = "kube-node-lease"
+LEASE_INTERVAL = timedelta(seconds=10)
+_LEASE_SECONDS = 40
+_PAUSE_AFTER_DEFECT = timedelta(seconds=10)
+POD_NETWORK = IPv4Network("127.16.0.0/12")
+
+
+class Addresses:
+    """Loopback addresses of pods, unique in one process. `single`: the system has only 127.0.0.1 (macOS)."""
+
+    def __init__(self, *, single: bool) -> None:
+        self.single = single
+        self._used: set[str] = set()
+
+    def take(self, uid: str) -> str:
+        """A free address, the same one for the same pod where it can be."""
+        if self.single:
+            return HOST_IP
+        offset = int(digest(uid), 16)
+        while True:
+            address = str(POD_NETWORK[offset % POD_NETWORK.num_addresses])
+            if address not in self._used and IPv4Address(address).packed[3] not in (0, 255):
+                self._used.add(address)
+                return address
+            offset += 1
+
+    def keep(self, address: str) -> None:
+        self._used.add(address)
+
+    def release(self, address: str) -> None:
+        self._used.discard(address)
+
+
+class Node:
+    """A node of the embedded cluster.
+
+    Args:
+        folder: pods, their logs and volumes.
+        pods: all pods of the cluster; the node picks its own.
+    """
+
+    def __init__(self, name: str, folder: Path, services: Services, pods: Informer, addresses: Addresses) -> None:
+        self.name = name
+        self.folder = folder
+        self._services = services
+        self._informer = pods
+        self._addresses = addresses
+        self._pods: dict[str, Pod] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closed = False
+
+    async def register(self) -> None:
+        """Create or refresh the Node; labels and taints that others have set stay."""
+        moment = now()
+        capacity = dict(self._services.machine.allocatable)
+        status = {
+            "capacity": capacity,
+            "allocatable": capacity,
+            "conditions": _conditions(rfc3339(moment)),
+            "addresses": [{"type": "InternalIP", "address": HOST_IP}, {"type": "Hostname", "address": self.name}],
+            "nodeInfo": machine.node_info(),
+        }
+        body: Manifest = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "labels": machine.labels(self.name)}}
+        cluster = self._services.cluster
+        try:
+            await cluster.create(NODE, {**body, "status": status})
+        except Conflict:
+            await cluster.patch(NODE, self.name, None, {"metadata": {"labels": machine.labels(self.name)}})
+        await cluster.patch(NODE, self.name, None, {"status": status}, type=PatchType.MERGE, subresource="status")
+
+    async def run(self) -> None:
+        """Keep the node until cancelled; containers outlive that."""
+        (self.folder / "pods").mkdir(parents=True, exist_ok=True)
+        await self.register()
+        await self._informer.synced.wait()
+        self._adopt_folders()
+        self._informer.subscribe(self._changed)
+        try:
+            while True:
+                await self._renew_lease()
+                await asyncio.sleep(LEASE_INTERVAL.total_seconds())
+        finally:
+            self._closed = True
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def stop_containers(self) -> None:
+        """End every container with its grace (`moorage down`); returns once none runs."""
+        await asyncio.gather(*(pod.halt().wait() for pod in list(self._pods.values()) if not self._tasks[pod.uid].done()))
+
+    def wake(self, namespace: str) -> None:
+        """Something that pods of a namespace may refer to has changed; the empty namespace is all of them."""
+        for pod in self._pods.values():
+            if namespace in ("", pod.namespace):
+                pod.wake()
+
+    async def logs(self, pod: Manifest, options: LogOptions) -> AsyncIterator[bytes]:
+        name, container = pod["metadata"]["name"], options.container or pod["spec"]["containers"][0]["name"]
+        kept = self._pods.get(pod["metadata"]["uid"])
+        found = kept.containers[container].folder_of(previous=options.previous) if kept and container in kept.containers else None
+        if found is None and options.previous:
+            raise Invalid(f'previous terminated container "{container}" in pod "{name}" not found', code="BadRequest")
+        if found is None:
+            reason = kept.containers[container].waiting if kept and container in kept.containers else None
+            why = reason[0] if reason else "ContainerCreating"
+            raise Invalid(f'container "{container}" in pod "{name}" is waiting to start: {why}', code="BadRequest")
+        async for chunk in logs.read(found[1], options):
+            yield chunk
+
+    def _adopt_folders(self) -> None:
+        """Pods that an earlier life kept: go on with those that still exist, end the others."""
+        for folder in (self.folder / "pods").iterdir():
+            record = Record.read(folder)
+            known = self._informer.with_uid(folder.name)
+            if record is None:
+                shutil.rmtree(folder)
+                continue
+            self._addresses.keep(record.ip)
+            self._keep(known or record.manifest, record)
+            if known is None:
+                self._pods[folder.name].gone()
+
+    def _changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        manifest = new or old
+        assert manifest is not None
+        uid = manifest["metadata"]["uid"]
+        if (kept := self._pods.get(uid)) is not None:
+            if new is None:
+                kept.gone()
+            else:
+                kept.update(new)
+        elif new is not None and new["spec"].get("nodeName") == self.name:
+            record = Record(new, self._addresses.take(uid), (new.get("status") or {}).get("startTime") or rfc3339(now()), {})
+            self._keep(new, record)
+
+    def _keep(self, manifest: Manifest, record: Record) -> None:
+        uid = manifest["metadata"]["uid"]
+        pod = Pod(manifest, self.folder / "pods" / uid, record, self._services)
+        if self._addresses.single:
+            pod.event_once(
+                "Normal", "SharedAddress", f"This system has one loopback address: the pod shares {HOST_IP} and its ports with all others."
+            )
+        self._pods[uid] = pod
+        self._tasks[uid] = task = asyncio.get_running_loop().create_task(pod.run(), name=f"pod {describe(manifest)}")
+        task.add_done_callback(lambda done: self._done(pod, done))
+
+    def _done(self, pod: Pod, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self._closed:
+            return
+        if (error := task.exception()) is not None:
+            # A defect in one pod's loop must not take the node along: the loop starts anew from what is on disk.
+            log.error("the loop of pod %s failed", describe(pod.manifest), exc_info=error)
+            asyncio.get_running_loop().call_later(_PAUSE_AFTER_DEFECT.total_seconds(), self._again, pod)
+            return
+        self._pods.pop(pod.uid, None)
+        self._tasks.pop(pod.uid, None)
+        self._addresses.release(pod.record.ip)
+
+    def _again(self, pod: Pod) -> None:
+        if self._closed:
+            return
+        record = Record.read(pod.folder) or pod.record
+        self._keep(pod.manifest, record)
+        if self._informer.with_uid(pod.uid) is None:
+            self._pods[pod.uid].gone()
+
+    async def _renew_lease(self) -> None:
+        cluster = self._services.cluster
+        spec = {"holderIdentity": self.name, "leaseDurationSeconds": _LEASE_SECONDS, "renewTime": rfc3339_micro(now())}
+        try:
+            await cluster.patch(LEASE, self.name, LEASE_NAMESPACE, {"spec": spec})
+        except NotFound:
+            await self._create_lease(spec)
+        except MoorageError as error:
+            log.warning("lease of node %s could not be renewed: %s", self.name, error)
+
+    async def _create_lease(self, spec: Manifest) -> None:
+        cluster = self._services.cluster
+        lease = {
+            "apiVersion": LEASE.api_version,
+            "kind": LEASE.kind,
+            "metadata": {"name": self.name, "namespace": LEASE_NAMESPACE},
+            "spec": spec,
+        }
+        try:
+            await cluster.create(LEASE, lease)
+        except NotFound:
+            await cluster.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEASE_NAMESPACE}})
+            await cluster.create(LEASE, lease)
+
+
+def _conditions(moment: str) -> list[Manifest]:
+    good = ("MemoryPressure", "DiskPressure", "PIDPressure")
+    conditions = [_condition(name, "False", f"KubeletHasNo{name}", moment) for name in good]
+    return [*conditions, _condition("Ready", "True", "KubeletReady", moment)]
+
+
+def _condition(type: str, status: str, reason: str, moment: str) -> Manifest:
+    message = "the node agent is running" if type == "Ready" else ""
+    return {"type": type, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": moment, "lastTransitionTime": moment}
+
+
+def services_of(services: Services, name: str, index: int, count: int) -> Services:
+    """The same services, with the machine as this node offers it."""
+    own = replace(services.machine, allocatable=machine.capacity(index, count, services.machine.folder))
+    return replace(services, machine=own)
