@@ -58,13 +58,15 @@ def ended(entry: Manifest | None, *, last: bool = False) -> Ended | None:
 
 def explained(text: str) -> tuple[str, str]:
     """Code and message of a termination message: our containers write one JSON object, others any text."""
+    clean = text.strip()
+    # Where the node gave no message file, the end of the log stands in for it, and the object is its last line.
     try:
-        body = json.loads(text)
+        body = json.loads(clean.rpartition("\n")[2])
     except ValueError:
-        return "", text.strip()
-    if isinstance(body, dict) and isinstance(body.get("message"), str):
-        return str(body.get("code") or ""), body["message"]
-    return "", text.strip()
+        return "", clean
+    if isinstance(body, dict) and isinstance(body.get("message"), str) and "code" in body:
+        return str(body["code"] or ""), body["message"]
+    return "", clean
 
 
 def unscheduled(pod: Manifest) -> str | None:

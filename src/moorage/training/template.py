@@ -15,6 +15,8 @@ UPLOAD_CONTAINER = "upload"
 # Given after the command has ended to store what is left, and to a cancelled command that ignores SIGTERM: long enough for
 # gigabytes and a restart of the workspace service, short enough to wait for.
 _GRACE_SECONDS = 120
+_GRACE_RESERVE = 10
+_UPLOAD_READY = f"{WORK_FOLDER}/.upload-ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,13 @@ def _numbered(claims: Claims) -> list[tuple[int, tuple[str, str]]]:
 
 def _upload_container(work: list[Manifest]) -> Manifest:
     arguments = ["python", "-m", "moorage.podside", "upload", "--plan", workload.PLAN_FILE, "--access", workload.ACCESS_FOLDER]
+    arguments += ["--grace", str(_GRACE_SECONDS - _GRACE_RESERVE), "--ready", _UPLOAD_READY]
     # Small and in addition to the instance type, so that the user's container has all of what was asked for.
     size = {"cpu": ("10m", "1"), "memory": ("128Mi", "128Mi")}
     upload = workload.component(UPLOAD_CONTAINER, arguments, [*workload.access_mounts(), *work], size)
-    return {**upload, "restartPolicy": "Always"}
+    # A command may end at once: it must not start before the sidecar understands the SIGTERM that follows its end.
+    probe = {"exec": {"command": ["test", "-e", _UPLOAD_READY]}, "periodSeconds": 1, "failureThreshold": 60}
+    return {**upload, "restartPolicy": "Always", "startupProbe": probe}
 
 
 def _shared_memory(size: str | None) -> tuple[list[Manifest], list[Manifest]]:

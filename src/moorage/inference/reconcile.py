@@ -1,0 +1,124 @@
+"""OnlineDeployment -> Deployment, Service, ConfigMap and status.
+
+`Succeeded` is about the roll-out and stays until the spec changes; whether replicas are ready now is the condition `Ready`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moorage.errors import Invalid
+from moorage.inference import status as pods_status
+from moorage.inference.manifests import Rendered, desired
+from moorage.kube.reconcile import Observed, Plan
+from moorage.specs import pod_status, workload
+from moorage.specs.condition import Condition, merge
+from moorage.specs.manifest import Manifest
+
+_MESSAGE_LIMIT = 8192
+_OF_THE_SERVER = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "ownerReferences", "selfLink")
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    phase: str
+    reason: str
+    message: str
+
+
+def reconcile(seen: Observed) -> Plan:
+    """The whole decision about one OnlineDeployment."""
+    if seen.parent["metadata"].get("deletionTimestamp"):
+        return Plan(status=None)
+    try:
+        rendered = desired(seen.parent, list(seen.related.get("InstanceType", ())))
+    except Invalid as error:
+        # What serves now goes on serving; only the wish cannot be met.
+        return _plan(seen, _kept(seen), _State("Failed", error.code, error.message))
+    pods = pods_status.current(seen.children.get("Pod", ()), rendered.revision)
+    shared = [workload.environments_claim(seen.parent["metadata"]["namespace"])] if _prepared(seen) else []
+    return _plan(seen, rendered.children, _state(seen, rendered, pods), shared)
+
+
+def _prepared(seen: Observed) -> bool:
+    return bool(workload.prepared(seen.parent["spec"].get("environment") or {}))
+
+
+def _state(seen: Observed, rendered: Rendered, pods: Sequence[Manifest]) -> _State:
+    earlier: Manifest = seen.parent.get("status") or {}
+    deployment = _deployment(seen)
+    applied = deployment is not None and _revision(deployment) == rendered.revision
+    if deployment is not None and applied and pods_status.rolled_out(deployment, rendered.replicas):
+        return _State("Succeeded", "Ready", _served(rendered.replicas, pods_status.timings(pods)))
+    if earlier.get("phase") == "Succeeded" and earlier.get("observedGeneration") == _generation(seen):
+        return _State("Succeeded", *_unready(pods))
+    if found := pods_status.failure(pods):
+        return _State("Failed", found.reason, found.message)
+    step = pods_status.progress(pods)
+    if deployment is not None and applied and pods_status.deadline_exceeded(deployment):
+        limit = seen.parent["spec"].get("progressDeadlineSeconds", 1200)
+        return _State("Failed", "DeadlineExceeded", f"The deployment was not ready within {limit} s. {step.message}")
+    phase = "Updating" if earlier.get("phase") in ("Succeeded", "Updating") else "Creating"
+    return _State(phase, step.reason, step.message)
+
+
+def _unready(pods: Sequence[Manifest]) -> tuple[str, str]:
+    found = pods_status.failure(pods) or pods_status.progress(pods)
+    return found.reason, found.message
+
+
+def _served(replicas: int, timings: str) -> str:
+    if replicas == 0:
+        return "The deployment has no replicas, as asked for."
+    return f"{replicas} of {replicas} replicas are ready{f' ({timings})' if timings else ''}."
+
+
+def _deployment(seen: Observed) -> Manifest | None:
+    name = seen.parent["metadata"]["name"]
+    return next((found for found in seen.children.get("Deployment", ()) if found["metadata"]["name"] == name), None)
+
+
+def _revision(deployment: Manifest) -> str:
+    metadata = deployment["spec"]["template"].get("metadata") or {}
+    return str((metadata.get("annotations") or {}).get("moorage.dev/revision") or "")
+
+
+def _kept(seen: Observed) -> list[Manifest]:
+    """The living children as they are."""
+    kinds = (("ConfigMap", "v1", ("data",)), ("Deployment", "apps/v1", ("spec",)), ("Service", "v1", ("spec",)))
+    return [
+        {
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": {key: value for key, value in child["metadata"].items() if key not in _OF_THE_SERVER},
+            **{part: child[part] for part in parts if part in child},
+        }
+        for kind, version, parts in kinds
+        for child in seen.children.get(kind, ())
+    ]
+
+
+def _generation(seen: Observed) -> int:
+    return int(seen.parent["metadata"].get("generation", 1))
+
+
+def _plan(seen: Observed, children: Sequence[Manifest], state: _State, shared: Sequence[Manifest] = ()) -> Plan:
+    earlier: Manifest = seen.parent.get("status") or {}
+    generation = _generation(seen)
+    live = [pod for pod in seen.children.get("Pod", ()) if not pod["metadata"].get("deletionTimestamp")]
+    ready = sum(1 for pod in live if pod_status.ready(pod))
+    message = state.message if len(state.message) <= _MESSAGE_LIMIT else f"... {state.message[-_MESSAGE_LIMIT:]}"
+    wanted_none = state.phase == "Succeeded" and not live and state.reason == "Ready"
+    condition = Condition("Ready", "True" if ready or wanted_none else "False", state.reason, message)
+    status: Manifest = {
+        "phase": state.phase,
+        "reason": state.reason,
+        "message": message,
+        "observedGeneration": generation,
+        "replicas": len(live),
+        "readyReplicas": ready,
+        "conditions": merge(earlier.get("conditions") or (), [condition], now=seen.now, generation=generation),
+    }
+    events = [("Warning", state.reason, message[:1000])] if state.phase == "Failed" and earlier.get("phase") != "Failed" else []
+    return Plan(children=tuple(children), status=status, shared=tuple(shared), events=events)

@@ -1,0 +1,91 @@
+"""Entry point of the containers beside the user's: one JSON object in the termination message says why one failed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from datetime import timedelta
+from pathlib import Path
+
+from moorage.errors import Invalid, MoorageError
+from moorage.specs.manifest import Manifest
+
+# Kubernetes' default terminationMessagePath, and its limit for what is read from it.
+_TERMINATION_LOG = Path("/dev/termination-log")
+_MESSAGE_LIMIT = 3500
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0 only when all of it was done."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options, _plan(options.plan))
+    except MoorageError as error:
+        return _fail(error)
+    except OSError as error:
+        return _fail(MoorageError(f"{error.filename or options.command}: {error.strerror or error}.", code="SystemError"))
+    return 0
+
+
+def _run(options: Namespace, plan: Manifest) -> None:
+    # Imported late: each container needs one of them, and starting is on every job's path.
+    match options.command:
+        case "fetch":
+            from moorage.podside.access import Access
+            from moorage.podside.fetch import fetch
+            from moorage.podside.install import install_scoring
+
+            if options.install_scoring:
+                install_scoring(options.install_scoring)
+            fetch(plan, Access(options.access), patience=timedelta(seconds=options.patience))
+        case "environment":
+            from moorage.podside.environment import prepare
+
+            prepare(plan, options.root)
+        case _:
+            from moorage.podside.access import Access
+            from moorage.podside.upload import upload
+
+            upload(plan, Access(options.access), grace=timedelta(seconds=options.grace), ready=options.ready)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m moorage.podside", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetch = commands.add_parser("fetch", help="download code, inputs and models")
+    fetch.add_argument("--install-scoring", type=Path, metavar="DIR", help="put the scoring server there")
+    fetch.add_argument("--patience", type=float, default=600, metavar="SECONDS", help="how long to wait for the workspace")
+    environment = commands.add_parser("environment", help="prepare the Python environment")
+    environment.add_argument("--root", type=Path, required=True)
+    upload = commands.add_parser("upload", help="store outputs until SIGTERM, then the rest")
+    upload.add_argument("--grace", type=float, default=100, metavar="SECONDS", help="time for the rest")
+    upload.add_argument("--ready", type=Path, metavar="FILE", help="made once SIGTERM is understood")
+    for command in (fetch, environment, upload):
+        command.add_argument("--plan", type=Path, required=True)
+    for command in (fetch, upload):
+        command.add_argument("--access", type=Path, required=True)
+    return parser
+
+
+def _plan(path: Path) -> Manifest:
+    try:
+        plan: Manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Invalid(f"{path} is not JSON: {error}.", code="InvalidPlan") from error
+    return plan
+
+
+def _fail(error: MoorageError) -> int:
+    text = json.dumps({"code": error.code, "message": error.message[:_MESSAGE_LIMIT]})
+    # Only where the node has put it; elsewhere the last line of the log is what is read.
+    if _TERMINATION_LOG.exists():
+        with contextlib.suppress(PermissionError):
+            _TERMINATION_LOG.write_text(text, encoding="utf-8")
+    print(text, file=sys.stderr, flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""`environment`: prepare a Python environment from conda and pip specs, once per cluster and spec, with uv.
+
+It is built beside its place and renamed into it, under a lock, so that what exists is whole. Nothing is removed automatically: an environment
+that no pod has asked for in a long time shows in the age of its `.moorage-ready`, and IT operations may delete its folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+from moorage.podside.installer import Uv, explained
+from moorage.podside.requirements import Requirements, read
+from moorage.specs.manifest import Manifest
+
+READY = ".moorage-ready"
+
+
+def prepare(plan: Manifest, root: Path) -> None:
+    """Make `root`/HASH the environment of the plan; returns at once when it is, waits when another pod is at it.
+
+    Raises:
+        Invalid: the specs ask for what cannot be had; the message names it.
+        MoorageError: the volume is full, the package index cannot be reached.
+    """
+    wanted = plan.get("environment")
+    if not wanted:
+        return
+    key = str(wanted["hash"])
+    target = root / key
+    if _ready(target):
+        print(f"Environment {key} is there already", flush=True)
+        return
+    requirements = read(wanted.get("conda") or "", wanted.get("pip") or ())
+    root.mkdir(parents=True, exist_ok=True)
+    with _lock(root / ".locks" / key, wanted.get("name") or key):
+        if _ready(target):
+            print(f"Environment {key} has been prepared by another pod", flush=True)
+            return
+        _build(root, target, wanted.get("name") or key, requirements)
+
+
+def _ready(target: Path) -> bool:
+    marker = target / READY
+    if not marker.exists():
+        return False
+    try:
+        marker.touch()
+    except OSError:
+        pass  # a read-only volume; its age is then that of the environment
+    return True
+
+
+@contextmanager
+def _lock(path: Path, name: str) -> Iterator[None]:
+    """Held by one pod at a time, let go by the kernel when its process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Another pod is preparing environment {name}; waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(root: Path, target: Path, name: str, requirements: Requirements) -> None:
+    started = monotonic()
+    building = root / ".building" / target.name
+    # The lock is ours: whatever lies there was left by a pod that died.
+    shutil.rmtree(building, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    building.parent.mkdir(parents=True, exist_ok=True)
+    for note in requirements.notes:
+        print(note, flush=True)
+    uv = Uv(root)
+    try:
+        version = uv.make(building, requirements.python)
+        print(f"Preparing environment {name}: Python {version}, {len(requirements.lines)} requirements", flush=True)
+        if requirements.lines:
+            uv.install(building, requirements.lines)
+        record = {"name": name, "python": version, "requirements": list(requirements.lines)}
+        (building / READY).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        building.rename(target)
+    except OSError as error:
+        raise explained(str(error.strerror), root) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    print(f"Prepared environment {name} in {monotonic() - started:.1f} s", flush=True)

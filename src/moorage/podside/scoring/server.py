@@ -1,0 +1,133 @@
+"""Loads the script, calls init(), and serves on `$POD_IP:5001` until SIGTERM; requests in flight are finished first.
+
+Nothing listens before init() is done, so that probes see a replica only when it can score. A script that cannot be loaded, or whose init()
+fails, ends the process with code 3, as in the original.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+
+from .application import Application, trimmed
+from .script import Script, ScriptError, load
+
+_INIT_FAILED = 3
+_DEFAULT_PORT = 5001
+# Longer than the router keeps an idle connection, so that it is never the server that closes first.
+_KEEP_ALIVE_SECONDS = 75
+
+
+def serve() -> int:
+    """Run until told to stop; answers the exit status."""
+    listener = _bind()
+    if listener is None:
+        return 1
+    workers = max(1, _number("WORKER_COUNT", 1))
+    with listener:
+        return _serve_one(listener) if workers == 1 else _serve_many(listener, workers)
+
+
+def _bind() -> socket.socket | None:
+    """Bound, not listening: until a worker is ready, connections are refused."""
+    host, port = os.environ.get("POD_IP") or "127.0.0.1", _number("AZUREML_SCORING_PORT", _DEFAULT_PORT)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        print(f"Cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr, flush=True)
+        return None
+    return listener
+
+
+def _serve_one(listener: socket.socket) -> int:
+    script = _initialised()
+    if script is None:
+        return _INIT_FAILED
+    import uvicorn
+
+    # Stands in while uvicorn's own is not there: before it starts, and when it hands the signal on after the last request.
+    signal.signal(signal.SIGTERM, _stop)
+    threads = ThreadPoolExecutor(max_workers=max(1, _number("MOORAGE_CONCURRENCY", 1)), thread_name_prefix="run")
+    configuration = uvicorn.Config(
+        Application(script, threads),
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        server_header=False,
+    )
+    listener.listen(2048)
+    host, port = listener.getsockname()[:2]
+    print(f"Serving on {host}:{port} (pid {os.getpid()})", flush=True)
+    asyncio.run(uvicorn.Server(configuration).serve(sockets=[listener]))
+    # What run() has not finished by now will not be answered any more.
+    threads.shutdown(wait=False, cancel_futures=True)
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Nothing more: the server has drained, or has not begun."""
+
+
+def _initialised() -> Script | None:
+    started = time.perf_counter()
+    try:
+        script = load()
+        script.init()
+    except ScriptError as error:
+        print(error, file=sys.stderr, flush=True)
+        return None
+    except BaseException as error:  # noqa: BLE001 - the boundary to the user's code, sys.exit() included
+        print(f"The scoring script failed before it could serve:\n{trimmed(error)}", file=sys.stderr, flush=True)
+        return None
+    print(f"init() is done ({time.perf_counter() - started:.2f} s with imports)", flush=True)
+    return script
+
+
+def _serve_many(listener: socket.socket, workers: int) -> int:
+    """Processes that accept from one socket. The first to end takes the others with it: the node starts all of them anew."""
+    children = {_forked(listener) for _ in range(workers)}
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        for child in children:
+            os.kill(child, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    worst = 0
+    while children:
+        child, status = os.wait()
+        children.discard(child)
+        code = os.waitstatus_to_exitcode(status)
+        if not stopping:
+            worst = worst or (code if code > 0 else 1)
+            stop(signal.SIGTERM, None)
+    return worst
+
+
+def _forked(listener: socket.socket) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        code = _serve_one(listener)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else default
