@@ -119,15 +119,15 @@ class Refusal(Generic[E]):
 
 
 @contextmanager
-def refused(error: type[E]) -> Iterator[Refusal[E]]:
-    """The block must end in that error."""
+def refused(error: type[E] | tuple[type[E], ...]) -> Iterator[Refusal[E]]:
+    """The block must end in that error, or one of those."""
     refusal: Refusal[E] = Refusal()
     try:
         yield refusal
     except error as caught:
         refusal.error = caught
         return
-    raise AssertionError(f"{error.__name__} was expected, and nothing was refused")
+    raise AssertionError(f"{error} was expected, and nothing was refused")
 
 
 async def exists(cluster: Cluster, kind: Kind, name: str, namespace: str | None = None) -> bool:
