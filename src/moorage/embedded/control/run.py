@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 from moorage.clock import Clock, now
-from moorage.embedded.control import workloads
+from moorage.embedded.control import garbage, housekeeping, namespaces, scheduler, storage, workloads
 from moorage.embedded.control.world import World
 from moorage.kube.cluster import Cluster
 
+_NODE_GRACE = timedelta(seconds=40)  # Kubernetes' --node-monitor-grace-period, which is four heartbeats
 
-async def run_controllers(cluster: Cluster, *, volumes: Path, clock: Clock = now) -> None:
-    """Run until cancelled.
+
+async def run_controllers(
+    cluster: Cluster, *, volumes: Path, root_ca: str | None = None, node_grace: timedelta = _NODE_GRACE, clock: Clock = now
+) -> None:
+    """Run until cancelled; a failing controller is logged and backed off and takes nothing else down.
 
     Args:
-        cluster: the embedded cluster; its resource versions count up over all kinds.
+        cluster: the embedded cluster, in process: its resource versions count up over all kinds, and its watches tell a write at once.
         volumes: the folder below which the local provisioner makes persistent volumes.
+        root_ca: the API's authority in PEM, for ConfigMap `kube-root-ca.crt` of every namespace; None makes none.
+        node_grace: a node silent for longer is lost.
         clock: wall-clock UTC.
     """
     world = World(cluster, clock=clock)
+    everything = garbage.Everything(world)
+    root = volumes.absolute()
     loops = [
         workloads.deployments(world),
         workloads.replica_sets(world),
         workloads.jobs(world),
         workloads.endpoint_slices(world),
+        scheduler.scheduler(world),
+        storage.claims(world, root),
+        storage.persistent_volumes(world, root),
+        housekeeping.node_lifecycle(world, grace=node_grace),
+        housekeeping.pod_collector(world),
+        housekeeping.event_sweeper(world),
+        namespaces.furnisher(world, root_ca),
+        namespaces.terminator(world, everything),
+        garbage.garbage_collector(world, everything),
     ]
     async with asyncio.TaskGroup() as group:
         group.create_task(world.informers.run(), name="informers")
         await world.informers.synced()
+        group.create_task(everything.run(), name="informers of defined kinds")
+        group.create_task(storage.ensure_storage_class(world), name="storage class")
         for loop in loops:
             group.create_task(loop.run(), name=loop.name)

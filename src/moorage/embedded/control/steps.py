@@ -65,10 +65,14 @@ Step = Create | Delete | Patch | Record
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The writes of one turn, and when to look again even if nothing changes."""
+    """The writes of one turn, and when to look again even if nothing changes.
+
+    `apart` are runs of steps that have nothing to do with each other: each is carried out even if another fails.
+    """
 
     steps: Sequence[Step] = ()
     requeue_after: timedelta | None = None
+    apart: Sequence[Sequence[Step]] = ()
 
 
 NOTHING = Decision()

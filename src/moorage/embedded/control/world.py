@@ -106,6 +106,15 @@ class World:
         finally:
             await self._shown(deeds)
 
+    async def carry_out_each(self, runs: Sequence[Sequence[Step]]) -> None:
+        """Carry out each run on its own, many abreast; the first failure is raised once all have been tried."""
+        failures: list[BaseException] = []
+        for start in range(0, len(runs), _ABREAST):
+            outcomes = await asyncio.gather(*(self.carry_out(run) for run in runs[start : start + _ABREAST]), return_exceptions=True)
+            failures += [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failures:
+            raise failures[0]
+
     async def _together(self, batch: Sequence[Step], deeds: list[_Deed], latest: dict[tuple[Kind, str], Manifest]) -> None:
         outcomes = await asyncio.gather(*(self._carry(step, latest) for step in batch), return_exceptions=True)
         failures = []

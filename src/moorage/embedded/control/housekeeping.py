@@ -1,0 +1,162 @@
+"""Wires what keeps the cluster clean: lost nodes, pods nobody will ever finish, and events that had their hour."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from moorage.embedded.control import nodes
+from moorage.embedded.control.loop import Loop
+from moorage.embedded.control.objects import created_at, time_of, until
+from moorage.embedded.control.pods import is_finished
+from moorage.embedded.control.steps import NOTHING, Decision, Delete, Patch, Step
+from moorage.embedded.control.world import World
+from moorage.kube.cluster import PatchType
+from moorage.kube.kinds import EVENT, LEASE, NODE, POD
+from moorage.kube.metadata import Key, is_deleting, name_of, namespace_of
+from moorage.specs.manifest import Manifest
+
+_NODE = "node"
+_LEASES = "kube-node-lease"
+_EVENT_LIFE = timedelta(hours=1)
+# Events are swept together, so that a thousand of them cost one turn and not a thousand timers.
+_SWEEP = timedelta(minutes=1)
+_EVERY_EVENT: Key = ("", "events")
+# How long a pod may be bound to a node that does not exist, before it is given up (Kubernetes quarantines for 40 s).
+_QUARANTINE = timedelta(seconds=40)
+
+
+def node_lifecycle(world: World, *, grace: timedelta) -> Loop:
+    """Watches heartbeats: the node's Lease, and its Ready condition's. A node is lost when neither has changed for `grace`."""
+    found_nodes, pods, leases = world.informer(NODE), world.informer(POD), world.informer(LEASE)
+    pods.add_index(_NODE, lambda pod: ((pod.get("spec") or {}).get("nodeName"),))
+    heard: dict[str, float] = {}
+
+    def decide(key: Key) -> Decision:
+        node = found_nodes.get(key[1])
+        if node is None:
+            heard.pop(key[1], None)
+            return NOTHING
+        # Measured from when a change was seen here, on a clock that does not jump: a laptop's sleep or a set clock loses no node.
+        silence = timedelta(seconds=asyncio.get_running_loop().time() - heard.setdefault(key[1], asyncio.get_running_loop().time()))
+        return nodes.decide(node, pods.find(_NODE, key[1]), nodes.Heartbeat(silence, grace), world.clock())
+
+    loop = Loop(world, nodes.COMPONENT, decide)
+
+    def hear(name: str) -> None:
+        heard[name] = asyncio.get_running_loop().time()
+
+    def node_changed(old: Manifest | None, new: Manifest | None) -> None:
+        one = new or old
+        assert one is not None
+        if new is None or old is None or _beat(old) != _beat(new):
+            hear(name_of(one))
+        loop.queue.add(("", name_of(one)))
+
+    def lease_changed(old: Manifest | None, new: Manifest | None) -> None:
+        if new is None or namespace_of(new) != _LEASES:
+            return
+        if old is None or (old.get("spec") or {}).get("renewTime") != (new.get("spec") or {}).get("renewTime"):
+            # The timer that is set already looks at the time of this beat when it fires, so that a beat costs no turn.
+            hear(name_of(new))
+
+    def pod_changed(old: Manifest | None, new: Manifest | None) -> None:
+        name = (new.get("spec") or {}).get("nodeName") if new is not None else None
+        if name and (node := found_nodes.get(name)) is not None and (node.get("spec") or {}).get("taints"):
+            loop.queue.add(("", name))
+
+    found_nodes.subscribe(node_changed)
+    leases.subscribe(lease_changed)
+    pods.subscribe(pod_changed)
+    return loop
+
+
+def _beat(node: Manifest) -> Sequence[object]:
+    """What a living node agent changes: the times and values of conditions, but not what this controller makes of them."""
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return [(one.get("type"), one.get("lastHeartbeatTime"), one.get("status") != "Unknown") for one in conditions]
+
+
+def pod_collector(world: World) -> Loop:
+    """Ends pods that no node agent will ever end: bound to a node that is gone, or deleted before they were bound."""
+    found_nodes, pods = world.informer(NODE), world.informer(POD)
+    pods.add_index(_NODE, lambda pod: ((pod.get("spec") or {}).get("nodeName"),))
+    missing: dict[str, float] = {}
+
+    def decide(key: Key) -> Decision:
+        pod = pods.get(key[1], key[0])
+        if pod is None:
+            return NOTHING
+        node = (pod.get("spec") or {}).get("nodeName")
+        if not node:
+            return Decision([Delete(POD, pod, grace=timedelta(0))] if is_deleting(pod) else [])
+        if found_nodes.get(node) is not None:
+            missing.pop(node, None)
+            return NOTHING
+        clock = asyncio.get_running_loop().time()
+        rest = _QUARANTINE - timedelta(seconds=clock - missing.setdefault(node, clock))
+        return Decision(requeue_after=rest) if rest > timedelta(0) else Decision(_given_up(pod, world.clock()))
+
+    loop = Loop(world, "pod-garbage-collector", decide, workers=2)
+
+    def pod_changed(old: Manifest | None, new: Manifest | None) -> None:
+        if new is None:
+            return
+        node = (new.get("spec") or {}).get("nodeName")
+        if (not node and is_deleting(new)) or (node and found_nodes.get(node) is None):
+            loop.queue.add((namespace_of(new), name_of(new)))
+
+    def node_changed(old: Manifest | None, new: Manifest | None) -> None:
+        if old is not None and new is None:
+            for pod in pods.find(_NODE, name_of(old)):
+                loop.queue.add((namespace_of(pod), name_of(pod)))
+
+    pods.subscribe(pod_changed)
+    found_nodes.subscribe(node_changed)
+    return loop
+
+
+def _given_up(pod: Manifest, now: datetime) -> list[Step]:
+    """Failed first, so that a Job counts it, then gone without grace."""
+    steps: list[Step] = []
+    if not is_finished(pod):
+        why = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "DeletionByPodGC",
+            "message": "PodGC: node no longer exists",
+        }
+        steps.append(Patch(POD, pod, {"status": {"phase": "Failed", "conditions": [why]}}, "status", PatchType.STRATEGIC))
+    return [*steps, Delete(POD, pod, grace=timedelta(0))]
+
+
+def event_sweeper(world: World) -> Loop:
+    """Deletes events an hour after they were last seen."""
+    events = world.informer(EVENT)
+
+    def decide(key: Key) -> Decision:
+        now = world.clock()
+        ends = [(_last_seen(event, now) + _EVENT_LIFE, event) for event in events]
+        over: list[list[Step]] = [[Delete(EVENT, event)] for end, event in ends if end <= now]
+        left = min((end for end, _ in ends if end > now), default=None)
+        return Decision(requeue_after=max(_SWEEP, until(left, now)) if left else None, apart=over)
+
+    loop = Loop(world, "event-ttl-controller", decide, workers=1)
+
+    def appeared(old: Manifest | None, new: Manifest | None) -> None:
+        # A later event never ends before those whose timer is set.
+        if old is None and new is not None and len(events) == 1:
+            loop.queue.add(_EVERY_EVENT)
+
+    events.subscribe(appeared)
+    loop.queue.add(_EVERY_EVENT)
+    return loop
+
+
+def _last_seen(event: Manifest, now: datetime) -> datetime:
+    series = event.get("series") or {}
+    for text in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
+        if text:
+            return time_of(text, now)
+    return created_at(event, now)

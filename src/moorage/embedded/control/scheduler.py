@@ -1,0 +1,160 @@
+"""Wires the scheduler: one turn looks at every pod that waits for a node, binds those that fit, and tells the others why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from moorage.clock import rfc3339
+from moorage.embedded.control.loop import Loop
+from moorage.embedded.control.objects import annotations_of, condition, is_true
+from moorage.embedded.control.pods import is_finished
+from moorage.embedded.control.scheduling.plan import GROUP, Plan, Volumes, group_of, is_waiting, plan
+from moorage.embedded.control.scheduling.snapshot import Requests, Room, Snapshot
+from moorage.embedded.control.scheduling.volumes import reach
+from moorage.embedded.control.steps import NOTHING, Decision, Patch, Record, Step, set_status
+from moorage.embedded.control.world import World
+from moorage.kube.cluster import PatchType
+from moorage.kube.kinds import NODE, POD, POD_GROUP, PV, PVC
+from moorage.kube.metadata import Key, is_deleting, key_of, name_of, namespace_of, uid_of
+from moorage.specs.manifest import Manifest
+
+_TURN: Key = ("", "everything that waits")
+_WAITING, _UNCONFIRMED, _GROUP = "waiting", "bound without saying so", "pod group"
+
+
+class _Scheduler:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.nodes, self.pods, self.groups = world.informer(NODE), world.informer(POD), world.informer(POD_GROUP)
+        self.claims, self.volumes = world.informer(PVC), world.informer(PV)
+        self._requests = Requests()
+        self.pods.add_index(_WAITING, lambda pod: (True,) if is_waiting(pod) else ())
+        self.pods.add_index(_UNCONFIRMED, lambda pod: (True,) if _is_unconfirmed(pod) else ())
+        self.pods.add_index(_GROUP, lambda pod: (group_of(pod),))
+        self.loop = Loop(world, "scheduler", self._decide, workers=1)
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        self.pods.subscribe(self._pod_changed)
+        self.nodes.subscribe(self._node_changed)
+        for informer in (self.claims, self.volumes, self.groups):
+            informer.subscribe(self._related_changed)
+
+    def _wake(self) -> None:
+        self.loop.queue.add(_TURN)
+
+    def _pod_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        if new is None:
+            if old is not None:
+                self._requests.forget(old)
+        elif (is_waiting(new) and (old is None or _asks(old) != _asks(new))) or _is_unconfirmed(new):
+            return self._wake()
+        held = old is not None and (old.get("spec") or {}).get("nodeName") and not is_finished(old)
+        if held and (new is None or is_finished(new)):
+            self._wake()
+        return None
+
+    def _node_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        # A node's heartbeat changes its status every few seconds and nothing that matters here.
+        if old is None or new is None or _offers(old) != _offers(new):
+            self._wake()
+
+    def _related_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        if old is None or new is None or (old.get("spec"), _phase(old)) != (new.get("spec"), _phase(new)):
+            self._wake()
+
+    def _decide(self, key: Key) -> Decision:
+        now = self._world.clock()
+        confirmed: list[list[Step]] = [[_scheduled(pod, now)] for pod in self.pods.find(_UNCONFIRMED, True)]
+        waiting = self.pods.find(_WAITING, True)
+        if not waiting and not confirmed:
+            return NOTHING
+        groups = {key_of(group): group for group in self.groups}
+        found = plan(tuple(self.pods), Snapshot(self.nodes, self.pods, self._requests), groups=groups, volumes=self._reach)
+        apart = [*confirmed, *(_steps(pod, found, now) for pod in waiting)]
+        apart += [_group_steps(group, self.pods.find(_GROUP, key), found, now) for key, group in groups.items()]
+        return Decision(apart=[run for run in apart if run])
+
+    def _reach(self, pod: Manifest, rooms: Mapping[str, Room]) -> Volumes:
+        return reach(pod, self.claims, self.volumes, rooms)
+
+
+def scheduler(world: World) -> Loop:
+    """The one scheduler, which answers to `default-scheduler` and `volcano`."""
+    return _Scheduler(world).loop
+
+
+def _asks(pod: Manifest) -> tuple[Any, ...]:
+    return pod.get("spec"), annotations_of(pod).get(GROUP), uid_of(pod)
+
+
+def _offers(node: Manifest) -> tuple[Any, ...]:
+    return node.get("spec"), node["metadata"].get("labels"), (node.get("status") or {}).get("allocatable"), uid_of(node)
+
+
+def _phase(one: Manifest) -> Any:
+    return (one.get("status") or {}).get("phase"), is_deleting(one)
+
+
+def _is_unconfirmed(pod: Manifest) -> bool:
+    """Bound, but its condition does not say so: the scheduler was stopped between the two writes, or somebody named the node by hand."""
+    return (
+        bool((pod.get("spec") or {}).get("nodeName")) and not is_true(pod, "PodScheduled") and not is_finished(pod) and not is_deleting(pod)
+    )
+
+
+def _component(pod: Manifest) -> str:
+    return (pod.get("spec") or {}).get("schedulerName") or "default-scheduler"
+
+
+def _steps(pod: Manifest, found: Plan, now: datetime) -> list[Step]:
+    uid = uid_of(pod)
+    if (node := found.places.get(uid)) is not None:
+        words = f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {node}"
+        bind = Patch(POD, pod, {"spec": {"nodeName": node}})
+        return [bind, _scheduled(pod, now), Record(pod, "Normal", "Scheduled", words, _component(pod))]
+    message = found.refused.get(uid)
+    before = condition(pod, "PodScheduled")
+    if message is None or (before and before.get("status") == "False" and before.get("message") == message):
+        return []
+    made = _condition(before, "False", now) | {"reason": "Unschedulable", "message": message}
+    return [_set_condition(pod, made), Record(pod, "Warning", "FailedScheduling", message, _component(pod))]
+
+
+def _scheduled(pod: Manifest, now: datetime) -> Patch:
+    # The null fields take back what an earlier refusal said.
+    return _set_condition(pod, _condition(condition(pod, "PodScheduled"), "True", now) | {"reason": None, "message": None})
+
+
+def _condition(before: Manifest | None, status: str, now: datetime) -> Manifest:
+    kept = before is not None and before.get("status") == status and before.get("lastTransitionTime")
+    return {"type": "PodScheduled", "status": status, "lastTransitionTime": kept or rfc3339(now)}
+
+
+def _set_condition(pod: Manifest, made: Manifest) -> Patch:
+    # Strategic, since the node's agent writes the other conditions at the same time.
+    return Patch(POD, pod, {"status": {"conditions": [made]}}, "status", PatchType.STRATEGIC)
+
+
+def _group_steps(group: Manifest, members: Sequence[Manifest], found: Plan, now: datetime) -> list[Step]:
+    """The PodGroup's phase and its one condition, in Volcano's words."""
+    alive = [pod for pod in members if not is_deleting(pod)]
+    refused = next((found.refused[uid_of(pod)] for pod in alive if uid_of(pod) in found.refused), None)
+    placed = sum(bool((pod.get("spec") or {}).get("nodeName")) or uid_of(pod) in found.places for pod in alive)
+    if not alive or (refused is None and placed < (group.get("spec") or {}).get("minMember", 1)):
+        return []
+    made: Manifest = {"status": "True", "lastTransitionTime": rfc3339(now)}
+    if refused is None:
+        made |= {"type": "Scheduled", "reason": "tasks in gang are ready to be scheduled"}
+    else:
+        made |= {"type": "Unschedulable", "reason": "NotEnoughResources", "message": refused}
+    before = next(iter((group.get("status") or {}).get("conditions") or ()), None)
+    if before and all(before.get(name) == made.get(name) for name in ("type", "message")):
+        return []
+    status = {**(group.get("status") or {}), "phase": "Running" if refused is None else "Pending", "conditions": [made]}
+    steps = set_status(POD_GROUP, group, status)
+    if steps and refused is not None:
+        steps.append(Record(group, "Warning", "Unschedulable", refused, "volcano"))
+    return steps

@@ -1,0 +1,157 @@
+"""One pass over all pods that wait for a node: in order of priority, gangs whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from moorage.embedded.control.objects import annotations_of, canonical
+from moorage.embedded.control.pods import is_finished
+from moorage.embedded.control.scheduling.decide import Unschedulable, choose
+from moorage.embedded.control.scheduling.neighbours import matters
+from moorage.embedded.control.scheduling.snapshot import Room, Snapshot
+from moorage.kube.metadata import Key, controller_uid, is_deleting, key_of, name_of, namespace_of, uid_of
+from moorage.specs.manifest import Manifest
+
+GROUP = "scheduling.k8s.io/group-name"
+_SERVED = frozenset({"default-scheduler", "volcano"})
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """What a pod's claims mean for its place: a reason to wait, or nodes out of reach."""
+
+    waits_for: str | None = None
+    out_of_reach: Mapping[str, str] = field(default_factory=dict)
+
+
+Reach = Callable[[Manifest, Mapping[str, Room]], Volumes]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where pods go, by uid, and why others go nowhere."""
+
+    places: Mapping[str, str]
+    refused: Mapping[str, str]
+
+
+def is_waiting(pod: Manifest) -> bool:
+    """Whether the pod is one this scheduler has to place."""
+    spec = pod.get("spec") or {}
+    scheduler = spec.get("schedulerName") or "default-scheduler"
+    return (
+        not spec.get("nodeName")
+        and scheduler in _SERVED
+        and not spec.get("schedulingGates")
+        and not is_deleting(pod)
+        and not is_finished(pod)
+    )
+
+
+def group_of(pod: Manifest) -> Key | None:
+    """The PodGroup the pod belongs to."""
+    name = annotations_of(pod).get(GROUP)
+    return (namespace_of(pod), name) if name else None
+
+
+def plan(
+    pods: Sequence[Manifest],
+    snapshot: Snapshot,
+    *,
+    groups: Mapping[Key, Manifest] | None = None,
+    volumes: Reach = lambda pod, rooms: Volumes(),
+) -> Plan:
+    """Place every waiting pod among `pods` (all of the cluster); `groups` are the PodGroups; None: groups mean nothing."""
+    work = _Pass(snapshot, volumes)
+    gangs = _gangs(pods) if groups is not None else {}
+    done: set[Key] = set()
+    for pod in sorted((pod for pod in pods if is_waiting(pod)), key=_order):
+        key = group_of(pod)
+        if key is None or groups is None:
+            work.place_one(pod)
+        elif key not in done:
+            done.add(key)
+            work.place_gang(gangs[key], groups.get(key), key[1])
+    return Plan(work.places, work.refused)
+
+
+def _order(pod: Manifest) -> tuple[int, str, str, str]:
+    return -((pod.get("spec") or {}).get("priority") or 0), pod["metadata"].get("creationTimestamp") or "", *key_of(pod)
+
+
+def _gangs(pods: Iterable[Manifest]) -> dict[Key, list[Manifest]]:
+    found: dict[Key, list[Manifest]] = {}
+    for pod in pods:
+        if (key := group_of(pod)) is not None and not is_deleting(pod):
+            found.setdefault(key, []).append(pod)
+    return found
+
+
+class _Pass:
+    def __init__(self, snapshot: Snapshot, volumes: Reach) -> None:
+        self.places: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        self._snapshot = snapshot
+        self._volumes = volumes
+        # Room only shrinks during a pass, so that what was refused to one pod is refused to its like; gangs that fail give room back to where it was.
+        self._hopeless: dict[str, str] = {}
+
+    def place_one(self, pod: Manifest) -> str | None:
+        """Place a pod if there is a place; the message if there is none."""
+        likeness = _likeness(pod)
+        if likeness is not None and (known := self._hopeless.get(likeness)) is not None:
+            self.refused[uid_of(pod)] = known
+            return known
+        volumes = self._volumes(pod, self._snapshot.rooms)
+        found = choose(pod, self._snapshot, waits_for=volumes.waits_for, volumes=volumes.out_of_reach)
+        if isinstance(found, Unschedulable):
+            self.refused[uid_of(pod)] = found.message
+            if likeness is not None:
+                self._hopeless[likeness] = found.message
+            return found.message
+        self._snapshot.place(pod, found)
+        self.places[uid_of(pod)] = found
+        return None
+
+    def place_gang(self, members: Sequence[Manifest], group: Manifest | None, name: str) -> None:
+        """Place as many waiting members as there is room for, if with those that have run or run they are enough; else none."""
+        waiting = sorted((pod for pod in members if is_waiting(pod)), key=_order)
+        if group is None:
+            for pod in waiting:
+                self.refused[uid_of(pod)] = f'PodGroup "{name}" not found'
+            return
+        least = (group.get("spec") or {}).get("minMember", 1)
+        counted = sum(
+            bool((pod.get("spec") or {}).get("nodeName")) and (pod.get("status") or {}).get("phase") != "Failed" for pod in members
+        )
+        known = dict(self._hopeless)
+        origin: tuple[str, str] | None = None
+        if counted + len(waiting) >= least:
+            for pod in waiting:
+                message = self.place_one(pod)
+                if message is not None and origin is None:
+                    origin = name_of(pod), message
+        placed = [pod for pod in waiting if uid_of(pod) in self.places]
+        if counted + len(placed) >= least and (placed or not waiting):
+            return
+        for pod in placed:
+            self._snapshot.take_back(pod, self.places.pop(uid_of(pod)))
+        self._hopeless = known
+        words = f"{len(waiting)}/{len(members)} tasks in gang unschedulable: pod group is not ready, {least} minAvailable, {len(waiting)} Pending"
+        if origin is not None:
+            words = f"{words}. Origin reason is {origin[0]}: {origin[1]}"
+        for pod in waiting:
+            self.refused[uid_of(pod)] = words
+
+
+def _likeness(pod: Manifest) -> str | None:
+    """Pods of one owner with one spec fare alike, unless where their neighbours are decides."""
+    owner = controller_uid(pod)
+    if not owner or matters(pod):
+        return None
+    spec = pod.get("spec") or {}
+    parts = {
+        name: spec.get(name) for name in ("containers", "initContainers", "nodeSelector", "affinity", "tolerations", "volumes", "overhead")
+    }
+    return owner + canonical(parts)
