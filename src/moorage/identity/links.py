@@ -1,7 +1,7 @@
-"""Signed links: Azure's Shared Access Signature query for one container, folder or blob. The SDK passes ours on without looking into it.
+"""Signed links: Azure's Shared Access Signature query for one container or one blob. The SDK passes ours on without looking into it.
 
-The signature covers everything in the query, so that no part can be widened: `sv` (our format), `sr` (`c` container, `d` folder, `b` blob), `sp`
-(permissions), `se` (end), `pth` (which folder or blob), `sig`.
+The signature covers everything in the query, so that no part can be widened: `sv` (our format), `sr` (`c` container, `b` blob), `sp`
+(permissions), `se` (end), `pth` (which blob), `sig`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,6 @@ class Links:
         """A query that opens a whole container."""
         return self._sign(container, "c", "", permissions, lifetime)
 
-    def folder(self, container: str, path: str, permissions: str, lifetime: timedelta) -> str:
-        """A query that opens what lies below a folder."""
-        return self._sign(container, "d", path.strip("/"), permissions, lifetime)
-
     def blob(self, container: str, path: str, permissions: str, lifetime: timedelta) -> str:
         """A query that opens one blob: a log's address."""
         return self._sign(container, "b", path, permissions, lifetime)
@@ -57,8 +53,7 @@ class Links:
             raise Unauthenticated("Signature did not match, or the link is for another container.", code="AuthenticationFailed")
         if clock.parse_rfc3339(end) <= self._now():
             raise Forbidden("The signed link has ended. Get a new one from the datastore.", code="AuthenticationFailed")
-        inside = {"c": True, "d": f"{path}/".startswith(f"{within}/") and ".." not in path.split("/"), "b": path == within}[kind]
-        if permission not in permissions or not inside:
+        if permission not in permissions or (kind == "b" and path != within):
             raise Forbidden("The signed link does not allow this.", code="AuthorizationPermissionMismatch", target=path)
 
     def _sign(self, container: str, kind: str, path: str, permissions: str, lifetime: timedelta) -> str:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from moorage import clock
 from moorage.clock import Clock
-from moorage.errors import Forbidden, Unauthenticated
+from moorage.errors import Unauthenticated
 from moorage.identity.roles import Role
 from moorage.specs.manifest import Manifest
 
@@ -58,12 +58,9 @@ class Workload:
     read: tuple[str, ...]
     write: tuple[str, ...]
 
-    def check(self, path: str, *, write: bool) -> None:
-        """Forbidden unless `path` (`CONTAINER/PATH`) is one of the prefixes or below one. Who may write may read back."""
-        if not any(_covers(prefix, path) for prefix in (self.write if write else (*self.read, *self.write))):
-            raise Forbidden(
-                f"This token may not {'write' if write else 'read'} '{path}'.", code="AuthorizationPermissionMismatch", target=path
-            )
+    def covers(self, path: str, *, write: bool) -> bool:
+        """Whether `path` (`CONTAINER/PATH`) is one of the prefixes or below one. Who may write may read back."""
+        return any(_covers(prefix, path) for prefix in (self.write if write else (*self.read, *self.write)))
 
 
 class Tokens:
@@ -81,11 +78,15 @@ class Tokens:
         return self._issue(claims, lifetime)[0]
 
     def verify_user(self, token: str) -> User:
-        claims = self._verify(token, AUDIENCES)
-        granted = claims.get("roles")
-        if not isinstance(granted, dict):
-            raise Unauthenticated("The token grants nothing. Ask for a new one.", code="InvalidAuthenticationToken")
-        return User(str(claims["sub"]), {str(scope): Role(role) for scope, role in granted.items()})
+        """Unauthenticated unless it is a user's token of ours that is in force."""
+        return _user(self._verify(token, AUDIENCES))
+
+    def verify(self, token: str) -> User | Workload:
+        """A user's or a workload's token: what the blob facade takes."""
+        claims = self._verify(token, (*AUDIENCES, _WORKLOAD_AUDIENCE))
+        if claims["aud"] == _WORKLOAD_AUDIENCE:
+            return Workload(str(claims["sub"]), tuple(claims.get("read", ())), tuple(claims.get("write", ())))
+        return _user(claims)
 
     def issue_workload(self, name: str, *, read: Sequence[str], write: Sequence[str], lifetime: timedelta) -> tuple[str, datetime]:
         """A pod's token for the blob facade and when it ends.
@@ -97,10 +98,6 @@ class Tokens:
             lifetime: the gateway renews when half is over.
         """
         return self._issue({"sub": name, "aud": _WORKLOAD_AUDIENCE, "read": list(read), "write": list(write)}, lifetime)
-
-    def verify_workload(self, token: str) -> Workload:
-        claims = self._verify(token, (_WORKLOAD_AUDIENCE,))
-        return Workload(str(claims["sub"]), tuple(claims.get("read", ())), tuple(claims.get("write", ())))
 
     def _issue(self, claims: Manifest, lifetime: timedelta) -> tuple[str, datetime]:
         now = self._now()
@@ -138,6 +135,16 @@ def digest(secret: str) -> str:
 def same(one: str, other: str) -> bool:
     """Compare secrets without telling by the time how much of them agrees."""
     return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _user(claims: Manifest) -> User:
+    granted = claims.get("roles")
+    if not isinstance(granted, dict):
+        raise Unauthenticated("The token grants nothing. Ask for a new one.", code="InvalidAuthenticationToken")
+    try:
+        return User(str(claims["sub"]), {str(scope): Role(role) for scope, role in granted.items()})
+    except ValueError as error:
+        raise Unauthenticated("The token grants a role this version does not know.", code="InvalidAuthenticationToken") from error
 
 
 def _covers(prefix: str, path: str) -> bool:

@@ -21,7 +21,8 @@ from moorage.identity.roles import Action
 from moorage.identity.tokens import User
 from moorage.ids import Workspace
 from moorage.server.authorization import action_of, authenticate, require
-from moorage.server.services import Services, workspace_key
+from moorage.server.founding import workspace_key
+from moorage.server.services import Services
 from moorage.specs.manifest import Manifest
 from moorage.store import Resource, ResourceKey, Transaction
 
@@ -62,6 +63,11 @@ class Call:
     def base_url(self) -> str:
         """`https://host:port` as this client reaches the service, without a slash at the end."""
         return base_url(self.services, self.request)
+
+    @property
+    def path(self) -> str:
+        """The request's path, percent-decoded."""
+        return str(self.request.scope["path"])
 
     def absolute(self, path: str, **query: str) -> str:
         """An absolute URL to a path of this service."""
@@ -145,7 +151,7 @@ class Table:
         request.scope["moorage.user"] = user.name
         workspace = Workspace(names.get("subscription", ""), names.get("group", ""), names.get("workspace", ""))
         if not route.public:
-            scope_id = workspace.id if "workspace" in names else request.url.path
+            scope_id = workspace.id if "workspace" in names else str(request.scope["path"])
             require(user, route.action or action_of(request.method, route.pattern), scope_id)
         if "workspace" in names and route.workspace_exists:
             workspace = await self._existing(workspace)
@@ -213,7 +219,7 @@ def _walk(node: _Node, segments: list[str], at: int, names: dict[str, str]) -> I
 
 def _raw_path(request: Request) -> str:
     raw = request.scope.get("raw_path")
-    return raw.decode("latin-1").partition("?")[0] if raw else quote(request.url.path)
+    return raw.decode("latin-1").partition("?")[0] if raw else quote(str(request.scope["path"]))
 
 
 async def read_json(request: Request, limit: int) -> Manifest:

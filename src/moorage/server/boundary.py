@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from urllib.parse import quote
 from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,9 +50,11 @@ class Boundary:
                 raise
             headers = headers_of(error)
             await JSONResponse(envelope_of(error, request_id), status_of(error), headers)(scope, receive, note)
+        except ClientDisconnect:
+            _log.debug("request %s: the client went away", request_id)
         except Exception:
             # Whatever it was, the client gets an answer and the log the traceback.
-            _log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            _log.exception("request %s failed: %s %s", request_id, scope["method"], quote(scope["path"]))
             if status:
                 raise
             unexpected = MoorageError("The service failed. Its log has the reason under this request's id.")
@@ -65,7 +69,7 @@ class Boundary:
         self._requests.labels(route, scope["method"], str(status)).inc()
         self._seconds.labels(route).observe(seconds)
         user = scope.get("moorage.user", "-")
-        _access.info("%s %s %s %.1fms user=%s id=%s", scope["method"], scope["path"], status, seconds * 1000, user, request_id)
+        _access.info("%s %s %s %.1fms user=%s id=%s", scope["method"], quote(scope["path"]), status, seconds * 1000, user, request_id)
 
 
 def _header(scope: Scope, name: bytes) -> str:

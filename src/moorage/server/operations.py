@@ -33,7 +33,7 @@ def accepted(call: Call, operation: Operation, body: Manifest | None = None, *, 
 async def _status(call: Call) -> Answer:
     operation = await call.services.store.read(lambda tx: tx.operations.get(call.names["operation"]))
     body: Manifest = {
-        "id": call.request.url.path,
+        "id": call.path,
         "name": operation.id,
         "status": operation.status.value,
         "startTime": rfc3339_micro(operation.created_at),

@@ -57,7 +57,7 @@ def paged(call: Call, page: Page, resources: Sequence[Resource], render: Callabl
 def next_link(call: Call, cursor: int) -> str:
     """This request's URL, to be continued after `cursor`."""
     query = {key: value for key, value in call.request.query_params.items() if key.lower() != "$skip"}
-    return call.absolute(call.request.url.path, **query, **{"$skip": encode_cursor(cursor)})
+    return call.absolute(call.path, **query, **{"$skip": encode_cursor(cursor)})
 
 
 def encode_cursor(after: int) -> str:

@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager
 
 from moorage.server import operations
 from moorage.server.arm import Route
-from moorage.server.resources import workspaces
+from moorage.server.resources import codes, components, data, datastores, environments, models, uploads, workspaces
 from moorage.server.services import Services
+from moorage.server.upkeep import upkeep
 
 # Each a context manager that starts its tasks on entry and has stopped them on exit.
 Engine = Callable[[Services], AbstractAsyncContextManager[None]]
@@ -16,5 +17,12 @@ Engine = Callable[[Services], AbstractAsyncContextManager[None]]
 ROUTES: tuple[tuple[Route, ...], ...] = (
     operations.ROUTES,
     workspaces.ROUTES,
+    datastores.ROUTES,
+    environments.ROUTES,
+    codes.ROUTES,
+    models.ROUTES,
+    data.ROUTES,
+    components.ROUTES,
+    uploads.ROUTES,
 )
-ENGINES: tuple[Engine, ...] = ()
+ENGINES: tuple[Engine, ...] = (upkeep,)

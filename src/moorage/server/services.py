@@ -14,10 +14,10 @@ from moorage.clock import Clock
 from moorage.identity.keyfiles import secret_key, signing_key
 from moorage.identity.links import Links
 from moorage.identity.tokens import Tokens
-from moorage.ids import Workspace
 from moorage.server.blobstore import BlobStore
+from moorage.server.founding import ensure_workspace
 from moorage.server.settings import Settings
-from moorage.store import Resource, ResourceKey, Store, Transaction
+from moorage.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,6 @@ class Services:
     now: Clock = clock.now
 
 
-def workspace_key(workspace: Workspace) -> ResourceKey:
-    """Where a workspace's own row stands; Azure compares workspace names without regard to case."""
-    return ResourceKey(workspace, "workspaces", workspace.name.lower())
-
-
-def ensure_workspace(tx: Transaction, workspace: Workspace, location: str) -> Resource:
-    """Make a workspace unless it exists."""
-    existing = tx.resources.find(workspace_key(workspace))
-    return existing or tx.resources.create(workspace_key(workspace), {"location": location, "properties": {}})
-
-
 @asynccontextmanager
 async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncIterator[Services]:
     """Open store and keys, make the default workspace, and close everything at the end."""
@@ -72,5 +61,5 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
             metrics=CollectorRegistry(),
             now=now,
         )
-        await store.write(lambda tx: ensure_workspace(tx, settings.default_workspace, settings.location))
+        await store.write(lambda tx: ensure_workspace(tx, settings.default_workspace, {"location": settings.location, "properties": {}}))
         yield services

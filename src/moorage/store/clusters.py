@@ -15,6 +15,9 @@ from moorage.store.tables import clusters as t
 if TYPE_CHECKING:
     from moorage.store.transaction import Transaction
 
+# How many earlier lives of an agent are remembered, so that a batch that one of them sent late is not taken for news.
+LIVES_KEPT = 16
+
 
 class Clusters:
     """`tx.clusters`."""
@@ -70,11 +73,14 @@ class Clusters:
         self._tx.connection.execute(sa.update(t).where(t.c.id == id).values(inventory=inventory, last_seen=self._tx.now))
 
     def accept_batch(self, id: str, instance: str, sequence: int) -> bool:
-        """Note a report batch; False when it, or a later one of the same agent life, was accepted before."""
+        """Note a report batch; False when it is old: it, or a later one of its agent's life, or one of a later life was accepted before."""
         cluster = self.get(id)
-        if cluster.agent_instance == instance and sequence <= cluster.agent_sequence:
+        current, *former = cluster.agent_instance.split() or [""]
+        if instance in former or (instance == current and sequence <= cluster.agent_sequence):
             return False
-        self._tx.connection.execute(sa.update(t).where(t.c.id == id).values(agent_instance=instance, agent_sequence=sequence))
+        lives = [each for each in (instance, *([] if instance == current else [current]), *former) if each]
+        values = {"agent_instance": " ".join(lives[:LIVES_KEPT]), "agent_sequence": sequence}
+        self._tx.connection.execute(sa.update(t).where(t.c.id == id).values(values))
         return True
 
     def _one(self, condition: sa.ColumnElement[bool]) -> Cluster | None:

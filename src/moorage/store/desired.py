@@ -82,6 +82,11 @@ class Desired:
         )
         return [_desired(row) for row in self._tx.connection.execute(query)]
 
+    def forget(self, object: DesiredObject) -> None:
+        """Drop the memory of a deletion that the cluster confirmed: nobody needs to be told of it again. What is wanted stays."""
+        same = (*_is(object.cluster, object.name), t.c.revision == object.revision, t.c.object.is_(sa.null()))
+        self._tx.connection.execute(sa.delete(t).where(*same))
+
     def prune(self, cluster: str, older_than: timedelta) -> int:
         """Forget deletions that old and raise the cluster's floor to match: an agent away for longer starts afresh."""
         old = (t.c.cluster == cluster, t.c.object.is_(sa.null()), t.c.changed_at < self._tx.now - older_than)

@@ -120,7 +120,7 @@ class Cluster:
         last_seen: when its agent last spoke.
         revision: that of the newest change among its desired objects.
         floor: the oldest revision an agent can still resume from; deletions before it are forgotten.
-        agent_instance, agent_sequence: the last accepted report batch.
+        agent_instance, agent_sequence: the last accepted report batch; the instance is followed by earlier lives, newest first.
     """
 
     id: str

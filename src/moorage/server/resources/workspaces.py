@@ -10,9 +10,9 @@ from moorage.errors import Invalid
 from moorage.identity.roles import Action
 from moorage.ids import digest
 from moorage.server.arm import PROVIDER, Answer, Call, G, Route, S, W, envelope, put
-from moorage.server.services import workspace_key
+from moorage.server.founding import ensure_workspace, workspace_key
 from moorage.specs.manifest import Manifest
-from moorage.store import Resource
+from moorage.store import Resource, Transaction
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{1,32}$")
 
@@ -28,7 +28,12 @@ async def _put(call: Call) -> Answer:
         raise Invalid(f"Workspace name '{name}' must be 2 to 33 letters, digits, hyphens and underscores.", target="name")
     if not isinstance(call.body.setdefault("properties", {}), dict):
         raise Invalid("'properties' must be an object.", target="properties")
-    resource, created = await call.services.store.write(lambda tx: put(tx, workspace_key(call.workspace), call.body), actor=call.user.name)
+
+    def write(tx: Transaction) -> tuple[Resource, bool]:
+        existing, created = ensure_workspace(tx, call.workspace, call.body)
+        return put(tx, existing.key, call.body)[0], created
+
+    resource, created = await call.services.store.write(write, actor=call.user.name)
     return Answer(_render(call, resource), 201 if created else 200, {"ETag": resource.etag})
 
 

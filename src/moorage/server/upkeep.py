@@ -1,0 +1,51 @@
+"""Hourly housekeeping: objects nobody needs, operations long finished, deletions every agent has heard of. Idempotent, so two servers may do it at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from moorage.errors import MoorageError
+from moorage.server.services import Services
+from moorage.store import Transaction
+
+_EVERY = timedelta(hours=1)
+_OPERATIONS_KEPT = timedelta(days=7)
+_DELETIONS_KEPT = timedelta(days=7)
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def upkeep(services: Services) -> AsyncIterator[None]:
+    """Tidy up now and then every hour."""
+    task = asyncio.create_task(_repeatedly(services), name="upkeep")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def tidy(services: Services) -> int:
+    """One round; how many objects were deleted."""
+
+    def write(tx: Transaction) -> None:
+        tx.operations.forget_finished(_OPERATIONS_KEPT)
+        for cluster in tx.clusters.list():
+            tx.desired.prune(cluster.id, _DELETIONS_KEPT)
+
+    await services.store.write(write)
+    return await services.blobs.sweep()
+
+
+async def _repeatedly(services: Services) -> None:
+    while True:
+        try:
+            deleted = await tidy(services)
+            _log.debug("housekeeping deleted %d objects", deleted)
+        except MoorageError as error:
+            _log.warning("housekeeping was put off for an hour: %s", error.message)
+        await asyncio.sleep(_EVERY.total_seconds())
