@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from moorage.server import operations
+from moorage.server import gateway, operations
 from moorage.server.arm import Route
-from moorage.server.resources import codes, components, data, datastores, environments, models, uploads, workspaces
+from moorage.server.engine.engine import workload_engine
+from moorage.server.resources import (
+    clusters,
+    codes,
+    components,
+    computes,
+    data,
+    datastores,
+    deployments,
+    endpoints,
+    environments,
+    history,
+    jobs,
+    models,
+    uploads,
+    workspaces,
+)
 from moorage.server.services import Services
 from moorage.server.upkeep import upkeep
 
@@ -24,5 +40,12 @@ ROUTES: tuple[tuple[Route, ...], ...] = (
     data.ROUTES,
     components.ROUTES,
     uploads.ROUTES,
+    clusters.ROUTES,
+    computes.ROUTES,
+    jobs.ROUTES,
+    history.ROUTES,
+    endpoints.ROUTES,
+    deployments.ROUTES,
+    gateway.ROUTES,
 )
-ENGINES: tuple[Engine, ...] = (upkeep,)
+ENGINES: tuple[Engine, ...] = (upkeep, workload_engine)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
@@ -14,8 +15,6 @@ from moorage.specs.quantities import parse_quantity
 DEFAULT_INSTANCE_TYPE = "defaultinstancetype"
 # The window N-2 of Kubernetes 1.37 (spec/overview.md); any patch release of these.
 SUPPORTED_MINORS = (35, 36, 37)
-# A cluster is heard at every report and heartbeat (10 s); three missed ones, and it is shown as offline.
-OFFLINE_AFTER = timedelta(seconds=35)
 
 _COMPUTE_NAME = re.compile(r"^[A-Za-z]([-A-Za-z0-9_]{0,62}[A-Za-z0-9])?$")
 _VERSION = re.compile(r"^v?(?P<major>\d+)\.(?P<minor>\d+)")
@@ -122,5 +121,16 @@ def check_version(version: str, *, cluster: str) -> None:
     )
 
 
-def is_offline(last_heard: datetime | None, now: datetime) -> bool:
-    return last_heard is None or now - last_heard > OFFLINE_AFTER
+class Connectivity(StrEnum):
+    """How a cluster's agent stands: never heard, heard lately, or silent."""
+
+    CONNECTING = "Connecting"
+    CONNECTED = "Connected"
+    OFFLINE = "Offline"
+
+
+def connectivity(last_heard: datetime | None, now: datetime, silence: timedelta) -> Connectivity:
+    """Judge by when the agent last spoke; `silence` is how long it may be quiet."""
+    if last_heard is None:
+        return Connectivity.CONNECTING
+    return Connectivity.OFFLINE if now - last_heard > silence else Connectivity.CONNECTED

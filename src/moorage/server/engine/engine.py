@@ -1,0 +1,119 @@
+"""The timekeeper of workloads: what no report will ever trigger. One process at a time does the work, under a lease.
+
+Everything that a report brings about is settled in the report's own transaction; here are deadlines, retirement of finished jobs, and, at the start,
+one look at everything, so that nothing depends on the past. It sleeps until the next moment that matters, or until a commit rings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from moorage.clock import parse_rfc3339, rfc3339
+from moorage.errors import MoorageError, Unavailable
+from moorage.server.asks import forget_old
+from moorage.server.engine.computes import expire_attach, settle_compute
+from moorage.server.engine.jobs import retire
+from moorage.server.engine.objects import TOPIC
+from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, conclude, finish_deletion
+from moorage.server.engine.settle import settle
+from moorage.server.services import Services
+from moorage.specs.computes import Connectivity, connectivity
+from moorage.specs.endpoints import ProvisioningState
+from moorage.store import Resource, Transaction
+
+# How long a finished job's objects stay in the cluster, for whoever looks with kubectl.
+FINISHED_KEPT = timedelta(hours=1)
+# An agent away for longer than this starts afresh instead of resuming.
+TOMBSTONES_KEPT = timedelta(days=7)
+OPERATIONS_KEPT = timedelta(days=7)
+_LEASE = timedelta(seconds=60)
+_ASLEEP_AT_MOST = timedelta(seconds=30)
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def workload_engine(services: Services) -> AsyncIterator[None]:
+    """Runs the engine for as long as the context lasts."""
+    task = asyncio.create_task(_run(services), name="workload-engine")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _run(services: Services) -> None:
+    owner, store = uuid4().hex, services.store
+    silence = services.settings.agent_timeout
+    fresh = True
+    with store.changes.subscribe(TOPIC) as bell:
+        while True:
+            wait = _ASLEEP_AT_MOST
+            try:
+                lease = await store.write(lambda tx: tx.leases.acquire(TOPIC, owner, _LEASE))
+                if lease is not None:
+                    if fresh:
+                        await store.write(lambda tx: settle_everything(tx, silence))
+                        fresh = False
+                    due = await store.write(lambda tx: advance(tx, silence))
+                    if due is not None:
+                        wait = min(wait, max(timedelta(0), due - services.now()))
+            except Unavailable as error:
+                # The database is away; everything is found again once it answers.
+                _log.warning("workload engine waits: %s", error.message)
+            await bell.wait(wait)
+
+
+def settle_everything(tx: Transaction, silence: timedelta) -> None:
+    """Bring every resource in line with what is stored; after a crash or an upgrade nothing else may be needed."""
+    for cluster in tx.clusters.list():
+        for each in tx.desired.since(cluster.id, 0):
+            settle(tx, each)
+    for compute in tx.resources.all_of("computes"):
+        settle_compute(tx, compute, silence)
+    for resource in [*tx.resources.all_of(DEPLOYMENTS), *tx.resources.all_of(ENDPOINTS)]:
+        if resource.state.get("deleting") and tx.resources.find(resource.key) is not None:
+            finish_deletion(tx, resource)
+
+
+def advance(tx: Transaction, silence: timedelta) -> datetime | None:
+    """Do what has become due; when the next thing will be."""
+    dues: list[datetime] = []
+    for type_ in ("computes", ENDPOINTS, DEPLOYMENTS):
+        for each in tx.resources.all_of(type_):
+            deadline = each.state.get("deadline")
+            if deadline and parse_rfc3339(deadline) <= tx.now:
+                _expire(tx, each, silence)
+            elif deadline:
+                dues.append(parse_rfc3339(deadline))
+            elif type_ == "computes" and each.state.get("detaching"):
+                settle_compute(tx, each, silence)
+    if (due := retire(tx, FINISHED_KEPT)) is not None:
+        dues.append(due)
+    for cluster in tx.clusters.list():
+        tx.desired.prune(cluster.id, TOMBSTONES_KEPT)
+    tx.operations.forget_finished(OPERATIONS_KEPT)
+    forget_old(tx)
+    return min(dues, default=None)
+
+
+def _expire(tx: Transaction, resource: Resource, silence: timedelta) -> None:
+    if resource.key.type == "computes":
+        expire_attach(tx, resource, silence)
+        return
+    held = tx.desired.of_owner(resource.key)
+    cluster = tx.clusters.get(held[0].cluster) if held else None
+    if cluster is not None and connectivity(cluster.last_seen, tx.now, silence) is not Connectivity.CONNECTED:
+        name = cluster.arm_id.rpartition("/")[2]
+        heard = f"last heard {rfc3339(cluster.last_seen)}" if cluster.last_seen else "never heard"
+        error = MoorageError(f"Cluster '{name}' does not answer ({heard}). It carries this out when it comes back.", code="ClusterOffline")
+    else:
+        seen = resource.state.get("seen") or {}
+        last = f" It last said: {seen['message']}" if seen.get("message") else ""
+        error = MoorageError(f"The cluster did not finish in time.{last}", code="ProvisioningTimedOut")
+    conclude(tx, resource, ProvisioningState.FAILED, error)

@@ -1,0 +1,167 @@
+"""Run history and the data plane: how clients stream logs, find outputs, and edit or archive a job."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from moorage.clock import rfc3339_micro
+from moorage.errors import Invalid, NotFound
+from moorage.identity.links import READ
+from moorage.identity.roles import Action
+from moorage.server.arm import Answer, Call, Route, W
+from moorage.server.engine.jobs import state_of
+from moorage.server.resources.jobs import TYPE, clusters_by_id, edit, waiting
+from moorage.server.resources.references import FACADE
+from moorage.specs.manifest import Manifest
+from moorage.specs.uris import DatastorePath, default_output, fill_name, parse_reference
+from moorage.store import Resource, ResourceKey, Transaction
+from moorage.wire.runs import run, run_details, run_output_type, run_times
+
+# A stream of a week-long job asks for new links at every poll, so the life of one is what a slow download needs.
+_LOG_LINK_LIFE = timedelta(hours=24)
+_HISTORY = "/history/v1.0" + W
+_RUN = _HISTORY + "/runs/{name}"
+_EDITED_RUN = _HISTORY + "/experiments/{experiment}/runs/{name}"
+_OLD_SDK = re.compile(r"azure-ai-ml/1\.(\d+)\.")
+_ASSET_ID = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)$")
+
+
+async def _details(call: Call) -> Answer:
+    def read(tx: Transaction) -> tuple[Resource, str]:
+        job = tx.resources.get(call.key(TYPE))
+        return job, waiting(job, clusters_by_id(tx), call)
+
+    job, why = await call.services.store.read(read)
+    state = state_of(job)
+    answer = run_details(job.name, state, job.properties.get("properties") or {}, _log_links(call, job, state.logs))
+    if why:
+        answer["warnings"] = [{"source": "compute", "message": why}]
+        answer["moorage"]["waiting"] = why
+    return Answer(answer)
+
+
+def _log_links(call: Call, job: Resource, logs: list[str]) -> dict[str, str]:
+    container, _, folder = str(job.state.get("artifacts") or "").partition("/")
+    links = {}
+    for name in logs:
+        path = f"{folder}/{name}"
+        query = call.services.links.blob(container, path, READ, _LOG_LINK_LIFE)
+        links[name] = f"{call.absolute(f'{FACADE}/{container}/{path}')}?{query}"
+    return links
+
+
+async def _run(call: Call) -> Answer:
+    job = await call.services.store.read(lambda tx: tx.resources.get(call.key(TYPE)))
+    return Answer(_rendered(job))
+
+
+def _rendered(job: Resource) -> Manifest:
+    return run(job.name, job.properties, state_of(job), created=rfc3339_micro(job.created_at), created_by=job.created_by)
+
+
+async def _children(call: Call) -> Answer:
+    # Command jobs have none; sweeps and pipelines will.
+    await call.services.store.read(lambda tx: tx.resources.get(call.key(TYPE)))
+    return Answer({"value": [], "continuationToken": None, "nextLink": None})
+
+
+async def _services(call: Call) -> Answer:
+    await call.services.store.read(lambda tx: tx.resources.get(call.key(TYPE)))
+    return Answer({"instances": {}})
+
+
+async def _patch(call: Call) -> Answer:
+    def write(tx: Transaction) -> Resource:
+        job = tx.resources.get(call.key(TYPE))
+        return edit(tx, job, _edited(job, call.body))
+
+    job = await call.services.store.write(write, actor=call.user.name)
+    return Answer(_rendered(job))
+
+
+def _edited(job: Resource, sent: Manifest) -> Manifest:
+    """The fields of the job that a PATCH of the run changes: maps are merged, `hidden` means archived."""
+    fields: Manifest = {}
+    for name in ("displayName", "description"):
+        if sent.get(name) is not None:
+            fields[name] = str(sent[name])
+    for name in ("tags", "properties"):
+        given = sent.get(name)
+        if given is not None:
+            if not isinstance(given, dict):
+                raise Invalid(f"{name} must be an object.", target=name)
+            merged = {**(job.properties.get(name) or {}), **given}
+            fields[name] = {key: value for key, value in merged.items() if value is not None}
+    if sent.get("hidden") is not None:
+        if not isinstance(sent["hidden"], bool):
+            raise Invalid("hidden must be true or false.", target="hidden")
+        fields["isArchived"] = sent["hidden"]
+    return fields
+
+
+async def _rundata(call: Call) -> Answer:
+    name = call.body.get("runId")
+    if not isinstance(name, str) or not name:
+        raise Invalid("runId is required.", target="runId")
+    job = await call.services.store.read(lambda tx: tx.resources.get(ResourceKey(call.workspace, TYPE, name)))
+    state = state_of(job)
+    pascal = _speaks_pascal(call)
+    outputs = {
+        key: {
+            "assetId": f"azureml://jobs/{job.name}/outputs/{key}",
+            "type": run_output_type(str((output or {}).get("jobOutputType", "uri_folder")), pascal=pascal),
+        }
+        for key, output in (job.properties.get("outputs") or {}).items()
+    }
+    metadata = {**_rendered(job), **run_times(state), "outputs": outputs, "inputs": {}}
+    return Answer({"runMetadata": metadata, "runDefinition": None, "jobSpecification": None})
+
+
+def _speaks_pascal(call: Call) -> bool:
+    """SDKs before 1.27 want `UriFolder` where later ones want `uri_folder`."""
+    found = _OLD_SDK.search(call.request.headers.get("user-agent", ""))
+    return bool(found) and int(found[1]) < 27 if found else False
+
+
+async def _resolve(call: Call) -> Answer:
+    values = call.body.get("values")
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise Invalid("values must be a list of asset ids.", target="values")
+    pascal = _speaks_pascal(call)
+
+    def read(tx: Transaction) -> Manifest:
+        return {value: _resolved(tx, call, value, pascal) for value in values}
+
+    return Answer({"values": await call.services.store.read(read)})
+
+
+def _resolved(tx: Transaction, call: Call, asset_id: str, pascal: bool) -> Manifest:
+    named = _ASSET_ID.match(asset_id)
+    if not named:
+        raise NotFound(f"'{asset_id}' is not an output of a job of this service.", target=asset_id)
+    job = tx.resources.get(ResourceKey(call.workspace, TYPE, named["job"]))
+    output = (job.properties.get("outputs") or {}).get(named["output"])
+    if output is None:
+        raise NotFound(f"Job '{job.name}' has no output '{named['output']}'.", target=asset_id)
+    place = (
+        parse_reference(fill_name(output["uri"], job.name), target="uri")
+        if output.get("uri")
+        else default_output(job.name, named["output"])
+    )
+    uri = place.long_uri(call.workspace) if isinstance(place, DatastorePath) else str(output.get("uri"))
+    return {"uri": uri, "type": run_output_type(str(output.get("jobOutputType", "uri_folder")), pascal=pascal)}
+
+
+ROUTES = (
+    Route("GET", _RUN + "/details", _details),
+    Route("GET", _RUN, _run),
+    Route("GET", _RUN + "/children", _children),
+    Route("GET", _RUN + "/serviceinstances/{node}", _services),
+    Route("PATCH", _RUN, _patch),
+    Route("PATCH", _EDITED_RUN, _patch),
+    Route("GET", _EDITED_RUN, _run),
+    Route("GET", _EDITED_RUN + "/details", _details),
+    Route("POST", _HISTORY + "/rundata", _rundata, action=Action.READ),
+    Route("POST", "/data/v1.0" + W + "/dataversion/batchGetResolvedUris", _resolve, action=Action.READ),
+)

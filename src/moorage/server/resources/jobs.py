@@ -1,0 +1,309 @@
+"""Jobs: submitted, listed, cancelled, deleted. What becomes of them is settled from the cluster's reports; their second face is `history`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from moorage.clock import rfc3339, rfc3339_micro
+from moorage.errors import Conflict
+from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope
+from moorage.server.engine.jobs import state_of, with_state
+from moorage.server.engine.objects import TOPIC, name_of, unwant, want
+from moorage.server.paging import Page, next_link, page_of
+from moorage.server.resources.placement import Place, find_place
+from moorage.server.resources.references import Resolver
+from moorage.specs.computes import Connectivity, choose_instance_type, connectivity
+from moorage.specs.jobs import JobStatus, check_job_name
+from moorage.specs.manifest import Manifest
+from moorage.specs.uris import default_output, job_artifacts
+from moorage.store import Cluster, Resource, ResourceKey, Transaction
+from moorage.wire.assets import JobAssets
+from moorage.wire.jobs import CommandJob, JobResources, read_command_job
+from moorage.wire.manifests import cancelled, training_job
+from moorage.wire.runs import JobState
+
+TYPE = "jobs"
+DEFAULT_EXPERIMENT = "Default"
+_COLLECTION = W + "/jobs"
+_ONE = _COLLECTION + "/{name}"
+# What a second PUT of a job may change; the rest of it is history.
+_EDITABLE = ("displayName", "description", "tags", "properties", "isArchived")
+
+
+async def _put(call: Call) -> Answer:
+    name = call.names["name"]
+    check_job_name(name)
+    raw = call.properties()
+    job = read_command_job(raw)
+
+    def write(tx: Transaction) -> tuple[Resource, str, bool]:
+        key = call.key(TYPE)
+        current = tx.resources.find(key)
+        check_preconditions(call, current)
+        stored = _submit(tx, key, raw, job) if current is None else _edit(tx, current, raw)
+        return stored, waiting(stored, clusters_by_id(tx), call), current is None
+
+    stored, why, created = await call.services.store.write(write, actor=call.user.name)
+    return Answer(render(call, stored, why), 201 if created else 200, {"ETag": stored.etag})
+
+
+def _submit(tx: Transaction, key: ResourceKey, raw: Manifest, job: CommandJob) -> Resource:
+    """Check everything that can be checked, store the job, and want its TrainingJob: all of it or nothing."""
+    place = find_place(tx, key.workspace, job.compute_id, target="properties.computeId")
+    wanted = (job.resources or JobResources()).instance_type
+    chosen = choose_instance_type(wanted or _default_type(place), place.types, target="properties.resources.instanceType")
+    assets = resolve(tx, key, job)
+    experiment = job.experiment_name or DEFAULT_EXPERIMENT
+    body: Manifest = {"properties": {**raw, "experimentName": experiment, "displayName": job.display_name or key.name}}
+    manifest = training_job(
+        place.placement, key.name, job.model_copy(update={"experiment_name": experiment}), assets, instance_type=chosen.name
+    )
+    object_name = name_of(manifest)
+    state: Manifest = {
+        "run": JobState().model_dump(mode="json", by_alias=True),
+        "cluster": place.cluster.id,
+        "compute": place.compute.name,
+        "object": {"kind": object_name.kind, "namespace": object_name.namespace, "name": object_name.name},
+        "instanceType": chosen.name,
+        "environment": assets.environment.name,
+        "outputs": assets.outputs,
+        "artifacts": assets.artifacts,
+        "experiment": experiment,
+    }
+    stored = tx.resources.create(key, body, state=state, archived=job.is_archived)
+    want(tx, place.cluster.id, manifest, key)
+    return stored
+
+
+def _default_type(place: Place) -> str | None:
+    inner = place.compute.properties.get("properties") or {}
+    return inner.get("defaultInstanceType")
+
+
+def resolve(tx: Transaction, key: ResourceKey, job: CommandJob) -> JobAssets:
+    """The addresses and specs behind a job's references; Invalid names the field whose reference is wrong."""
+    resolver = Resolver(tx, key.workspace)
+    inputs = {
+        name: resolver.input(item.uri or "", item.job_input_type, target=f"properties.inputs.{name}.uri")
+        for name, item in (job.inputs or {}).items()
+        if item.job_input_type != "literal"
+    }
+    outputs = {
+        name: resolver.output(item.uri, key.name, target=f"properties.outputs.{name}.uri")
+        if item.uri
+        else resolver.datastore_address(default_output(key.name, name), target=f"properties.outputs.{name}")
+        for name, item in (job.outputs or {}).items()
+    }
+    return JobAssets(
+        environment=resolver.environment(job.environment_id, target="properties.environmentId"),
+        artifacts=resolver.datastore_address(job_artifacts(key.name), target="name"),
+        code=resolver.code(job.code_id, target="properties.codeId") if job.code_id else None,
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def _edit(tx: Transaction, current: Resource, raw: Manifest) -> Resource:
+    """A second PUT of the same job: new words about it are taken, a new definition is refused."""
+    before = current.properties
+    changed = sorted(field for field in {*raw, *before} - set(_EDITABLE) - _ANSWERED if not _same(field, raw.get(field), before.get(field)))
+    if changed:
+        raise Conflict(
+            f"Job '{current.name}' exists already with another {', '.join(changed)}. Submit it under a new name.",
+            code="JobExists",
+            target=current.id,
+        )
+    return edit(tx, current, {field: raw[field] for field in _EDITABLE if field in raw})
+
+
+# Fields that only answers have; a client that sends back what it got must not be told that it changed them.
+_ANSWERED = frozenset({"status", "services", "moorage", "experimentName", "parentJobName", "startTime", "endTime"})
+
+
+def _same(field: str, sent: object, stored: object) -> bool:
+    return sent == stored or (not sent and not stored)
+
+
+def edit(tx: Transaction, job: Resource, fields: Manifest) -> Resource:
+    """Replace words about a job (`displayName`, `description`, `tags`, `properties`, `isArchived`); its definition stays."""
+    fields = {name: value for name, value in fields.items() if value is not None}
+    archived = bool(fields.get("isArchived", job.archived))
+    properties = {**job.properties, **fields, "isArchived": archived}
+    return tx.resources.update(job, body={**job.body, "properties": properties}, archived=archived)
+
+
+async def _get(call: Call) -> Answer:
+    def read(tx: Transaction) -> tuple[Resource, str]:
+        job = tx.resources.get(call.key(TYPE))
+        return job, waiting(job, clusters_by_id(tx), call)
+
+    job, why = await call.services.store.read(read)
+    return Answer(render(call, job, why), 200, {"ETag": job.etag})
+
+
+async def _list(call: Call) -> Answer:
+    page = page_of(call, newest_first=True)
+
+    def read(tx: Transaction) -> tuple[list[tuple[Resource, str]], bool]:
+        jobs, more = _filtered(tx, call, page)
+        clusters = clusters_by_id(tx)
+        return [(each, waiting(each, clusters, call)) for each in jobs], more
+
+    jobs, more = await call.services.store.read(read)
+    link = next_link(call, jobs[-1][0].sequence) if more and jobs else None
+    return Answer({"value": [render(call, job, why) for job, why in jobs], "nextLink": link})
+
+
+def _filtered(tx: Transaction, call: Call, page: Page) -> tuple[list[Resource], bool]:
+    """A full page of jobs that match `jobType`, `tag`, `status`, `experimentName` and `computeName`, however many do not."""
+    found: list[Resource] = []
+    after = page.after
+    while True:
+        batch: Sequence[Resource] = tx.resources.list(
+            call.workspace, TYPE, archived=page.archived, after=after, limit=page.limit + 1, newest_first=page.newest_first
+        )
+        found += [each for each in batch if _matches(each, call)]
+        if len(found) > page.limit:
+            return found[: page.limit], True
+        if len(batch) <= page.limit:
+            return found, False
+        after = batch[-1].sequence
+
+
+def _matches(job: Resource, call: Call) -> bool:
+    wanted, properties = call.query, job.properties
+    if (kind := wanted.get("jobtype")) and kind.lower() != str(properties.get("jobType", "")).lower():
+        return False
+    if tag := wanted.get("tag"):
+        name, separator, value = tag.partition("=")
+        tags = properties.get("tags") or {}
+        if name not in tags or (separator and str(tags[name]) != value):
+            return False
+    if (status := wanted.get("status")) and status.lower() != state_of(job).status.lower():
+        return False
+    if (experiment := wanted.get("experimentname")) and experiment != properties.get("experimentName"):
+        return False
+    compute = wanted.get("computename")
+    return not compute or compute == job.state.get("compute")
+
+
+async def _cancel(call: Call) -> Answer:
+    def write(tx: Transaction) -> None:
+        cancel(tx, tx.resources.get(call.key(TYPE)))
+
+    await call.services.store.write(write, actor=call.user.name)
+    return Answer(None, 200)
+
+
+def cancel(tx: Transaction, job: Resource) -> None:
+    """Ask the cluster to stop a job; one that has ended, or is being cancelled, stays as it is."""
+    state = state_of(job)
+    if state.is_terminal or state.status is JobStatus.CANCEL_REQUESTED:
+        return
+    held = [each for each in tx.desired.of_owner(job.key) if each.object is not None]
+    for each in held:
+        assert each.object is not None
+        want(tx, each.cluster, cancelled(each.object), job.key)
+    following: Manifest = {"status": JobStatus.CANCEL_REQUESTED}
+    if not held:
+        following = {"status": JobStatus.CANCELED, "end_time": tx.now}
+    tx.resources.update(job, state=with_state(job, state.model_copy(update=following)))
+
+
+async def _delete(call: Call) -> Answer:
+    def write(tx: Transaction) -> bool:
+        job = tx.resources.find(call.key(TYPE))
+        if job is None:
+            return False
+        state = state_of(job)
+        if not state.is_terminal:
+            raise Conflict(
+                f"Job '{job.name}' is {state.status.value}; only a job that has ended can be deleted. Cancel it first (moorage job cancel).",
+                code="JobNotEnded",
+                target=job.id,
+            )
+        unwant(tx, job.key)
+        tx.resources.delete(job.key)
+        tx.touch(TOPIC)
+        return True
+
+    deleted = await call.services.store.write(write, actor=call.user.name)
+    return Answer(None, 200 if deleted else 204)
+
+
+def clusters_by_id(tx: Transaction) -> dict[str, Cluster]:
+    return {each.id: each for each in tx.clusters.list()}
+
+
+def waiting(job: Resource, clusters: Mapping[str, Cluster], call: Call) -> str:
+    """Why a job is not running yet: its cluster is away, or what the cluster's scheduler says."""
+    state = state_of(job)
+    if state.is_terminal:
+        return ""
+    cluster = clusters.get(str(job.state.get("cluster")))
+    away = _away(cluster, call) if cluster is not None else ""
+    return away or state.waiting
+
+
+def _away(cluster: Cluster, call: Call) -> str:
+    status = connectivity(cluster.last_seen, call.services.now(), call.services.settings.agent_timeout)
+    name = cluster.arm_id.rpartition("/")[2]
+    if status is Connectivity.CONNECTED:
+        return ""
+    if cluster.last_seen is None:
+        return f"Cluster '{name}' has not connected yet."
+    return f"Cluster '{name}' is offline, last heard {rfc3339(cluster.last_seen)}; what it last reported is shown."
+
+
+def render(call: Call, job: Resource, why: str) -> Manifest:
+    """The ARM resource of a job.
+
+    Args:
+        call: for addresses.
+        job: as stored.
+        why: what it waits for, empty when it does not.
+    """
+    state = state_of(job)
+    raw = job.properties
+    lineage = {
+        "_azureml.ComputeTargetType": "kubernetes",
+        "moorage.environment": str(job.state.get("environment") or ""),
+        "moorage.instanceType": str(job.state.get("instanceType") or ""),
+        "ContentSnapshotId": str(raw.get("codeId") or ""),
+    }
+    asked = {name: service for name, service in (raw.get("services") or {}).items() if service}
+    properties = {
+        **raw,
+        "status": state.status.value,
+        "tags": raw.get("tags") or {},
+        "properties": {**lineage, **(raw.get("properties") or {})},
+        "inputs": raw.get("inputs") or {},
+        "outputs": raw.get("outputs") or {},
+        "isArchived": job.archived,
+        "services": {
+            "Tracking": {"jobServiceType": "Tracking", "endpoint": f"{call.base_url}/mlflow/v1.0{job.key.workspace.id}?"},
+            "Studio": {"jobServiceType": "Studio", "endpoint": call.absolute(f"/runs/{job.name}", wsid=job.key.workspace.id)},
+            **asked,
+        },
+        "moorage": {
+            "waiting": why,
+            "reason": state.reason,
+            "message": state.message,
+            "exitCode": state.exit_code,
+            "startTime": rfc3339_micro(state.start_time) if state.start_time else None,
+            "endTime": rfc3339_micro(state.end_time) if state.end_time else None,
+            "environment": job.state.get("environment"),
+            "instanceType": job.state.get("instanceType"),
+            "pods": state.pods,
+        },
+    }
+    return envelope(job, properties)
+
+
+ROUTES = (
+    Route("PUT", _ONE, _put),
+    Route("GET", _ONE, _get),
+    Route("GET", _COLLECTION, _list),
+    Route("DELETE", _ONE, _delete),
+    Route("POST", _ONE + "/cancel", _cancel),
+)
