@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from socket import socket
 
 import uvicorn
 import uvloop
 
 from moorage.errors import Invalid
 from moorage.server.app import create_app, running_engines
-from moorage.server.services import open_services
+from moorage.server.services import Services, open_services
 from moorage.server.settings import Settings
 
 Started = Callable[[str, int], None]
@@ -43,14 +44,15 @@ async def serve(settings: Settings, started: Started | None = None) -> None:
             server_header=False,
             timeout_graceful_shutdown=max(1, int(settings.stop_grace.total_seconds())),
         )
-        await _Server(config, started).serve()
+        await _Server(config, services, started).serve()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which also says when and where it listens."""
+    """uvicorn's, which also says when and where it listens, and ends the gateway's endless answers when it stops."""
 
-    def __init__(self, config: uvicorn.Config, started: Started | None) -> None:
+    def __init__(self, config: uvicorn.Config, services: Services, started: Started | None) -> None:
         super().__init__(config)
+        self._changes = services.store.changes
         self._announce = started
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
@@ -58,6 +60,10 @@ class _Server(uvicorn.Server):
         if self.started and self._announce:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._announce(host, port)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._changes.close()
+        await super().shutdown(sockets)
 
 
 def _check_tls(settings: Settings) -> None:

@@ -33,6 +33,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._bells: dict[str, set[Bell]] = {}
+        self.closing = False
 
     @contextmanager
     def subscribe(self, *topics: str) -> Iterator[Bell]:
@@ -57,3 +58,8 @@ class Changes:
     def publish_all(self) -> None:
         """Ring every bell: after a gap in which notifications may have been lost."""
         self.publish(list(self._bells))
+
+    def close(self) -> None:
+        """The process is about to stop: whoever listens for as long as a connection lives sees `closing`, and ends."""
+        self.closing = True
+        self.publish_all()

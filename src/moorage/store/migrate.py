@@ -17,6 +17,9 @@ _LOCK = 0x6D6F6F72
 
 def migrate(engine: sa.Engine) -> None:
     """Run what is missing. SQLite's BEGIN IMMEDIATE and an advisory lock on PostgreSQL keep a second process out meanwhile."""
+    if engine.dialect.name == "postgresql":
+        # A serializable transaction would see the database as it was before it waited for the lock.
+        engine = engine.execution_options(isolation_level="READ COMMITTED")
     with engine.connect() as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
