@@ -49,7 +49,7 @@ def resolve(command: str, inputs: Mapping[str, str], outputs: Mapping[str, str])
 
 def literal(text: str) -> str:
     """Text for a container's `command`, `args` or `env` that Kubernetes passes on unchanged."""
-    return _EXPANDED.sub("$$$$", text)
+    return _EXPANDED.sub("$$", text)
 
 
 def _unknown(reference: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Invalid:
