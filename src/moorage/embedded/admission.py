@@ -1,14 +1,17 @@
-"""What happens to an object between the request and the store, by kind: defaults, normalisation, allocation, and validation."""
+"""What happens to an object between the request and the store: field checks, defaults, allocation, validation, in Kubernetes' order."""
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moorage.clock import Clock
+from moorage.embedded import crds, defaults, fieldcheck, pods, schema, services, validation
 from moorage.embedded.kinds import Resource
 from moorage.embedded.objects import ObjectStore
 from moorage.errors import Invalid
+from moorage.kube.kinds import CRD
 from moorage.specs.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -24,18 +27,105 @@ class View:
 
 
 def create(resource: Resource, manifest: Manifest, view: View, writer: Writer) -> None:
-    """Bring a new object into the form in which it is stored."""
-    if resource.definition is None and resource.kind.kind == "Namespace":
-        manifest.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
-        manifest["status"] = {"phase": "Active"}
-    if resource.definition is None and resource.kind.kind == "Pod":
-        manifest["status"] = {"phase": "Pending"}
+    """Bring a new object into the form in which it is stored, in place."""
+    decode(resource, manifest, writer)
+    if resource.definition is not None:
+        schema.set_defaults(manifest, resource.definition.schema)
+        return
+    if resource.has_status and resource.kind.group != "scheduling.volcano.sh" and resource.kind.kind != "Node":
+        manifest.pop("status", None)
+    _normalise(resource, manifest)
+    defaults.built_in(resource.kind.kind, manifest)
+    match resource.kind.kind:
+        case "Namespace":
+            manifest["spec"] = {"finalizers": ["kubernetes"]}
+            manifest["status"] = {"phase": "Active"}
+        case "Pod":
+            pods.admit(manifest, view.store)
+        case "Job":
+            _own_selector(manifest)
+            # Again, because a Job without labels takes its template's, which have just been made.
+            defaults.built_in("Job", manifest)
+        case "Service":
+            services.allocate(manifest, None, view.store)
+        case "PersistentVolumeClaim":
+            _default_class(manifest, view.store)
+            manifest["status"] = {"phase": "Pending"}
+        case "PersistentVolume":
+            manifest["status"] = {"phase": "Pending"}
+        case "Deployment":
+            manifest["status"] = {}
+        case "ReplicaSet":
+            manifest["status"] = {"replicas": 0}
+        case "CustomResourceDefinition" if resource.kind == CRD:
+            crds.complete(manifest, view.clock())
 
 
 def update(resource: Resource, subresource: str, before: Manifest, after: Manifest, view: View, writer: Writer) -> None:
-    """Bring a changed object into the form in which it is stored."""
+    """Bring a changed object into the form in which it is stored, in place."""
+    decode(resource, after, writer)
+    if resource.definition is not None:
+        schema.set_defaults(after, resource.definition.schema)
+        return
+    _normalise(resource, after)
+    if subresource:
+        return
+    defaults.built_in(resource.kind.kind, after)
+    match resource.kind.kind:
+        case "Service":
+            services.allocate(after, before, view.store)
+        case "CustomResourceDefinition" if resource.kind == CRD:
+            crds.complete(after, view.clock())
 
 
 def invalid_fields(resource: Resource, subresource: str, manifest: Manifest, before: Manifest | None) -> list[Invalid]:
     """What is wrong with the object, one finding per field."""
-    return []
+    if resource.definition is not None:
+        return schema.validate(manifest, resource.definition.schema, before=before)
+    if resource.kind == CRD:
+        return crds.invalid_fields(manifest)
+    return [] if subresource else validation.built_in(resource.kind.kind, manifest, before)
+
+
+def decode(resource: Resource, manifest: Manifest, writer: Writer) -> None:
+    """Types and unknown fields. What `fieldValidation` asks for happens to the unknown ones; they are dropped in any case."""
+    unknown: list[str] = []
+    if resource.definition is not None:
+        if not resource.definition.schema.get("x-kubernetes-preserve-unknown-fields"):
+            unknown = schema.prune(manifest, resource.definition.schema)
+        unknown += fieldcheck.check_metadata(manifest)
+    elif resource.kind.group != "events.k8s.io":
+        unknown = fieldcheck.check(resource.kind.group, resource.kind.kind, manifest)
+    if unknown and writer.validation == "Strict":
+        raise fieldcheck.strict_error(unknown)
+    if writer.validation == "Warn":
+        writer.warnings.extend(f'unknown field \\"{path}\\"' for path in unknown)
+
+
+def _normalise(resource: Resource, manifest: Manifest) -> None:
+    if resource.kind.kind == "Secret" and (texts := manifest.pop("stringData", None)):
+        data = manifest.get("data") or {}
+        manifest["data"] = {**data, **{name: base64.b64encode(str(text).encode()).decode() for name, text in texts.items()}}
+
+
+def _own_selector(job: Manifest) -> None:
+    """A Job selects its pods by its own uid, so that no two jobs share pods (pkg/registry/batch/job/strategy.go)."""
+    spec, meta = job["spec"], job["metadata"]
+    labels = spec["template"]["metadata"].setdefault("labels", {}) or {}
+    spec["template"]["metadata"]["labels"] = labels
+    if spec.get("manualSelector"):
+        return
+    own = {"batch.kubernetes.io/controller-uid": meta["uid"]}
+    labels |= {**own, "controller-uid": meta["uid"], "batch.kubernetes.io/job-name": meta["name"], "job-name": meta["name"]}
+    if spec.get("selector") is None:
+        spec["selector"] = {"matchLabels": own}
+
+
+def _default_class(claim: Manifest, store: ObjectStore) -> None:
+    if claim["spec"].get("storageClassName") is not None or claim["spec"].get("volumeName"):
+        return
+    for entry in store.list(("storage.k8s.io", "storageclasses")):
+        annotations: dict[str, Any] = entry.manifest()["metadata"].get("annotations") or {}
+        if annotations.get("storageclass.kubernetes.io/is-default-class") == "true":
+            claim["spec"]["storageClassName"] = entry.key.name
+            return

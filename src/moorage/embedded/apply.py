@@ -63,7 +63,7 @@ def _collect(value: Any, shape: Shape, path: Path, found: set[Path]) -> None:
                 _collect(inner, shape.child(name), here, found)
     elif isinstance(value, list) and value and not shape.atomic and shape.is_set:
         found.update((*path, _set_element(item)) for item in value)
-    elif isinstance(value, list) and value and not shape.atomic and (keys := shape.keys_for(value)):
+    elif isinstance(value, list) and value and not shape.atomic and (keys := shape.keys):
         for item in value:
             here = (*path, _item_element(item, keys))
             found.add(here)
@@ -230,7 +230,7 @@ def _merge(live: Any, config: Any, shape: Shape) -> Any:
     if isinstance(live, list) and isinstance(config, list) and not shape.atomic:
         if shape.is_set:
             return [*live, *(item for item in config if item not in live)]
-        if keys := shape.keys_for(config or live):
+        if keys := shape.keys:
             return _merge_items(live, config, keys, shape.item())
     return copy.deepcopy(config)
 
@@ -288,7 +288,7 @@ def _prune(value: Any, tree: Mapping[str, Any], path: Path, ends: set[Path], sha
     if isinstance(value, list):
         if shape.is_set:
             return [item for item in value if _set_element(item) not in tree]
-        keys = shape.keys_for(value)
+        keys = shape.keys
         kept = []
         for item in value:
             element = _item_element(item, keys) if keys else ""

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import yaml
 
+from moorage.embedded import protobuf
 from moorage.embedded.tokens import User
 from moorage.errors import Invalid
 
@@ -54,6 +55,8 @@ class Request:
     def document(self) -> Any:
         """The body, parsed: JSON, or YAML where the client may send it."""
         kind = self.content_type
+        if kind == protobuf.CONTENT_TYPE:
+            return protobuf.decode(self.body)
         if kind in (YAML, APPLY) and self.body[:1] not in (b"{", b"["):
             try:
                 return yaml.load(self.body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

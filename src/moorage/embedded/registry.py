@@ -16,7 +16,7 @@ from moorage.embedded.kinds import Catalog, Resource
 from moorage.embedded.objects import Entry, ObjectStore, entry_of
 from moorage.embedded.patch import json_patch, merge_patch
 from moorage.embedded.selectors import Selector
-from moorage.embedded.shapes import BuiltIn, FromSchema, Shape
+from moorage.embedded.shapes import FromSchema, Shape, built_in
 from moorage.embedded.storage import Key
 from moorage.embedded.strategic import strategic_merge
 from moorage.errors import Conflict, Forbidden, Invalid, NotFound
@@ -67,7 +67,7 @@ class Target:
 def shape_of(resource: Resource) -> Shape:
     if resource.definition is not None:
         return FromSchema(resource.definition.schema, top=True)
-    return BuiltIn(resource.kind.kind)
+    return built_in(resource.kind.group, resource.kind.kind)
 
 
 class Registry:
@@ -153,6 +153,7 @@ class Registry:
         if config["metadata"].get("managedFields"):
             raise Invalid("metadata.managedFields must be nil", code="BadRequest", target="metadata.managedFields")
         resource, shape = target.resource, shape_of(target.resource)
+        admission.decode(resource, config, writer)
         by = apply.Manager(writer.manager, "Apply", resource.kind.api_version, target.subresource)
         moment = rfc3339(self.clock())
         found = self.store.latest(target.key)

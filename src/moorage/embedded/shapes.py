@@ -1,14 +1,15 @@
 """How values of a kind merge: which lists are maps by a key, which are sets, and which values are taken whole.
 
-Built-in kinds follow a table of field names taken from Kubernetes' OpenAPI (x-kubernetes-list-type, x-kubernetes-patch-merge-key); custom kinds follow
-their schema. A list that nobody described is atomic, as in Kubernetes.
+Built-in kinds follow Kubernetes' own markers (`fields`), custom kinds their schema. A list that nobody described is atomic, as in Kubernetes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from moorage.embedded import fields
 
 
 class Shape(Protocol):
@@ -20,8 +21,14 @@ class Shape(Protocol):
     @property
     def is_set(self) -> bool: ...
 
-    def keys_for(self, items: Sequence[Any]) -> tuple[str, ...]:
-        """The fields that identify an item of this list; empty when the list is not a map."""
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The fields that identify an item of this list to an apply; empty when the list is not a map."""
+        ...
+
+    @property
+    def patch_key(self) -> str:
+        """The field that identifies an item to a strategic patch; empty when the list is replaced."""
         ...
 
     def child(self, name: str) -> Shape: ...
@@ -29,84 +36,113 @@ class Shape(Protocol):
     def item(self) -> Shape: ...
 
 
-# Lists that are maps, by field name. Where the same name has another meaning under another parent, the longer entry wins.
-_LIST_KEYS: Mapping[str, tuple[str, ...]] = {
-    "containers": ("name",),
-    "initContainers": ("name",),
-    "ephemeralContainers": ("name",),
-    "env": ("name",),
-    "volumes": ("name",),
-    "volumeMounts": ("mountPath",),
-    "volumeDevices": ("devicePath",),
-    "imagePullSecrets": ("name",),
-    "hostAliases": ("ip",),
-    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
-    "conditions": ("type",),
-    "ownerReferences": ("uid",),
-    "podIPs": ("ip",),
-    "hostIPs": ("ip",),
-    "resourceClaims": ("name",),
-    "claims": ("name",),
-    "schedulingGates": ("name",),
-    "secrets": ("name",),
-}
-_SETS = frozenset({"finalizers", "podCIDRs"})
-# Objects that stand for one value: half of a selector or a reference means something else.
-_ATOMIC_OBJECTS = frozenset({
-    "selector", "labelSelector", "namespaceSelector", "matchLabels", "nodeSelector", "secretKeyRef", "configMapKeyRef", "fieldRef",
-    "resourceFieldRef", "involvedObject", "regarding", "related", "claimRef", "nodeSelectorTerms", "roleRef", "overhead",
-})  # fmt: skip
-_PORT_KEYS: Mapping[str, tuple[str, ...]] = {"containerPort": ("containerPort", "protocol"), "port": ("port", "protocol")}
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Nothing known: objects merge, lists are taken whole."""
+
+    atomic: bool = False
+    is_set: bool = False
+    keys: tuple[str, ...] = ()
+    patch_key: str = ""
+
+    def child(self, name: str) -> Shape:
+        return self
+
+    def item(self) -> Shape:
+        return self
+
+
+PLAIN = Plain()
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """The rules of a built-in kind, found by field names; `path` is where we are."""
+class OfMessage:
+    """An object of a built-in kind."""
 
-    kind: str
-    path: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.path[-1] if self.path else ""
+    message: fields.Message
 
     @property
     def atomic(self) -> bool:
-        if self.name in _ATOMIC_OBJECTS:
-            # A Job's and Deployment's `selector` is a reference-like value; a field called so inside data or annotations is not.
-            return "data" not in self.path[:-1]
-        return self.kind == "CustomResourceDefinition" and self.name == "openAPIV3Schema"
+        return self.message.atomic
 
     @property
     def is_set(self) -> bool:
-        return self.name in _SETS and (self.name != "finalizers" or self.path[0] == "metadata")
+        return False
 
-    def keys_for(self, items: Sequence[Any]) -> tuple[str, ...]:
-        if self.name == "ports" and self.kind != "EndpointSlice" and items and isinstance(items[0], Mapping):
-            return next((keys for field_name, keys in _PORT_KEYS.items() if field_name in items[0]), ())
-        if self.name == "addresses" and self.kind == "Node":
-            return ("type",)
-        if self.name == "conditions" and self.kind in ("Job", "EndpointSlice"):
-            return ()
-        if self.name == "secrets" and self.kind != "ServiceAccount":
-            return ()
-        if self.name == "endpoints" or "endpoints" in self.path:
-            return ()
-        return _LIST_KEYS.get(self.name, ())
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def patch_key(self) -> str:
+        return ""
 
     def child(self, name: str) -> Shape:
-        return BuiltIn(self.kind, (*self.path, name))
+        found = self.message.by_name.get(name)
+        return PLAIN if found is None else _of_field(found)
 
     def item(self) -> Shape:
-        return BuiltIn(self.kind, (*self.path, ""))
+        return PLAIN
 
 
-_METADATA = BuiltIn("", ("metadata",))
+@dataclass(frozen=True, slots=True)
+class OfField:
+    """A list or map field of a built-in kind."""
+
+    field: fields.Field
+
+    @property
+    def atomic(self) -> bool:
+        return self.field.atomic
+
+    @property
+    def is_set(self) -> bool:
+        return self.field.is_set
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.field.merge_keys
+
+    @property
+    def patch_key(self) -> str:
+        return self.field.patch_key
+
+    def child(self, name: str) -> Shape:
+        return self.item()
+
+    def item(self) -> Shape:
+        return PLAIN if fields.is_value(self.field.type) else OfMessage(fields.message(self.field.type))
+
+
+def _of_field(found: fields.Field) -> Shape:
+    if found.card or fields.is_value(found.type):
+        return OfField(found)
+    return OfMessage(fields.message(found.type))
+
+
+def built_in(group: str, kind: str) -> Shape:
+    """The rules of a built-in kind; only its metadata's when its fields are not in the table (CustomResourceDefinition)."""
+    found = fields.kind_message(group, kind)
+    return OfMessage(found) if found is not None else _OnlyMetadata()
+
+
+@dataclass(frozen=True, slots=True)
+class _OnlyMetadata:
+    atomic: bool = False
+    is_set: bool = False
+    keys: tuple[str, ...] = ()
+    patch_key: str = ""
+
+    def child(self, name: str) -> Shape:
+        return OfMessage(fields.message("meta.v1.ObjectMeta")) if name == "metadata" else PLAIN
+
+    def item(self) -> Shape:
+        return PLAIN
 
 
 @dataclass(frozen=True, slots=True)
 class FromSchema:
-    """The rules of a custom kind's schema."""
+    """The rules of a custom kind's schema. Custom kinds take no strategic patches."""
 
     schema: Mapping[str, Any] = field(default_factory=dict)
     top: bool = False
@@ -119,12 +155,17 @@ class FromSchema:
     def is_set(self) -> bool:
         return self.schema.get("x-kubernetes-list-type") == "set"
 
-    def keys_for(self, items: Sequence[Any]) -> tuple[str, ...]:
+    @property
+    def keys(self) -> tuple[str, ...]:
         return tuple(self.schema.get("x-kubernetes-list-map-keys") or ()) if self.schema.get("x-kubernetes-list-type") == "map" else ()
+
+    @property
+    def patch_key(self) -> str:
+        return ""
 
     def child(self, name: str) -> Shape:
         if self.top and name == "metadata":
-            return _METADATA
+            return OfMessage(fields.message("meta.v1.ObjectMeta"))
         inner = (self.schema.get("properties") or {}).get(name)
         if inner is None:
             inner = self.schema.get("additionalProperties")

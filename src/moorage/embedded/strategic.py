@@ -1,6 +1,6 @@
 """Strategic merge patch, pure: merge patch that knows which lists are maps, with `$patch`, `$deleteFromPrimitiveList` and `$setElementOrder`.
 
-Merge keys come from `shapes`; a strategic patch identifies an item by the first of them alone (`containerPort`, not `containerPort` and `protocol`).
+Merge keys come from `shapes`; they are not always those of an apply (`containerPort` alone, not with `protocol`).
 """
 
 from __future__ import annotations
@@ -51,13 +51,8 @@ def strategic_merge(target: Any, patch: Any, shape: Shape) -> Any:
     for name, order in patch.items():
         # An order without a patch of its list: kubectl sends it when only items left or moved.
         if name.startswith(_ORDER) and (field_name := name.removeprefix(_ORDER)) not in patch and isinstance(result.get(field_name), list):
-            result[field_name] = _ordered(result[field_name], order, _key(shape.child(field_name), result[field_name]))
+            result[field_name] = _ordered(result[field_name], order, shape.child(field_name).patch_key or None)
     return result
-
-
-def _key(shape: Shape, items: Sequence[Any]) -> str | None:
-    keys = shape.keys_for(items)
-    return keys[0] if keys else None
 
 
 def _merge_list(target: Any, patch: list[Any], shape: Shape, order: Sequence[Any] | None) -> list[Any]:
@@ -66,8 +61,8 @@ def _merge_list(target: Any, patch: list[Any], shape: Shape, order: Sequence[Any
         return [copy.deepcopy(item) for item in patch if item.get("$patch") != "replace"]
     if shape.is_set:
         return _ordered([*target, *(item for item in patch if item not in target)], order, None)
-    key = _key(shape, [item for item in patch if isinstance(item, Mapping) and "$patch" not in item] or target)
-    if key is None:
+    key = shape.patch_key
+    if not key:
         return copy.deepcopy(patch)
     result = list(target)
     for item in patch:

@@ -1,0 +1,381 @@
+"""Validation of the built-in kinds in Kubernetes' words: what people get wrong, and what must not change. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from moorage.embedded import defaults
+from moorage.embedded.metadata import DNS_LABEL, LABEL_RULE
+from moorage.embedded.quantities import parse
+from moorage.embedded.selectors import from_label_selector
+from moorage.errors import Invalid
+from moorage.specs.manifest import Manifest
+
+_JOB_RESTARTS = ("OnFailure", "Never")
+_RESTARTS = ("Always", "OnFailure", "Never")
+_IMMUTABLE = "field is immutable"
+_SIMPLE_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
+
+
+def built_in(kind: str, manifest: Manifest, before: Manifest | None) -> list[Invalid]:
+    """Findings about an object as it would be stored; `before` is None for a new one."""
+    check = _BY_KIND.get(kind)
+    return list(check(manifest, before)) if check is not None else []
+
+
+def _required(path: str, message: str = "") -> Invalid:
+    return Invalid(f"Required value{': ' + message if message else ''}", code="FieldValueRequired", target=path)
+
+
+def _wrong(path: str, value: Any, reason: str) -> Invalid:
+    shown = f'"{value}"' if isinstance(value, str) else _shown(value)
+    return Invalid(f"Invalid value: {shown}: {reason}", code="FieldValueInvalid", target=path)
+
+
+def _shown(value: Any) -> str:
+    return "{...}" if isinstance(value, Mapping | list) else str(value)
+
+
+def _unsupported(path: str, value: Any, choices: tuple[str, ...]) -> Invalid:
+    listed = ", ".join(f'"{choice}"' for choice in choices)
+    return Invalid(f'Unsupported value: "{value}": supported values: {listed}', code="FieldValueNotSupported", target=path)
+
+
+def _not_negative(spec: Mapping[str, Any], names: tuple[str, ...], path: str) -> Iterator[Invalid]:
+    for name in names:
+        value = spec.get(name)
+        if isinstance(value, int) and value < 0:
+            yield _wrong(f"{path}.{name}", value, "must be greater than or equal to 0")
+
+
+# Pods and pod templates.
+
+
+def _pod(pod: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    if before is None:
+        yield from _pod_spec(pod["spec"], "spec")
+        return
+    yield from _pod_update(pod["spec"], before["spec"])
+
+
+def _pod_spec(spec: Mapping[str, Any], path: str, restarts: tuple[str, ...] = _RESTARTS) -> Iterator[Invalid]:
+    if not spec.get("containers"):
+        yield _required(f"{path}.containers")
+    volumes = [volume.get("name") for volume in spec.get("volumes") or ()]
+    for index, volume in enumerate(spec.get("volumes") or ()):
+        yield from _volume(volume, volumes[:index], f"{path}.volumes[{index}]")
+    names: list[Any] = []
+    for place, index, container in defaults.containers(spec):
+        yield from _container(container, place, f"{path}.{place}[{index}]", volumes)
+        if container.get("name") in names:
+            yield Invalid(f'Duplicate value: "{container["name"]}"', code="FieldValueDuplicate", target=f"{path}.{place}[{index}].name")
+        names.append(container.get("name"))
+    restart = spec.get("restartPolicy")
+    if restart is None:
+        yield Invalid(
+            f"Required value: valid values: {', '.join(chr(34) + choice + chr(34) for choice in restarts)}",
+            code="FieldValueRequired",
+            target=f"{path}.restartPolicy",
+        )
+    elif restart not in restarts:
+        yield _unsupported(f"{path}.restartPolicy", restart, restarts)
+    yield from _not_negative(spec, ("terminationGracePeriodSeconds", "activeDeadlineSeconds"), path)
+    for index, toleration in enumerate(spec.get("tolerations") or ()):
+        yield from _toleration(toleration, f"{path}.tolerations[{index}]")
+
+
+def _container(container: Mapping[str, Any], place: str, path: str, volumes: list[Any]) -> Iterator[Invalid]:
+    name = container.get("name")
+    if not name:
+        yield _required(f"{path}.name")
+    elif not DNS_LABEL.match(name) or len(name) > 63:
+        yield _wrong(f"{path}.name", name, LABEL_RULE)
+    if not container.get("image"):
+        yield _required(f"{path}.image")
+    elif container["image"] != container["image"].strip():
+        yield _wrong(f"{path}.image", container["image"], "must not have leading or trailing whitespace")
+    if place == "initContainers" and container.get("restartPolicy") not in (None, "Always"):
+        yield _unsupported(f"{path}.restartPolicy", container["restartPolicy"], ("Always",))
+    for index, env in enumerate(container.get("env") or ()):
+        if not env.get("name"):
+            yield _required(f"{path}.env[{index}].name")
+        if env.get("value") and env.get("valueFrom"):
+            yield _wrong(f"{path}.env[{index}].valueFrom", "", "may not be specified when `value` is not empty")
+    for index, mount in enumerate(container.get("volumeMounts") or ()):
+        if mount.get("name") not in volumes:
+            yield Invalid(f'Not found: "{mount.get("name", "")}"', code="FieldValueNotFound", target=f"{path}.volumeMounts[{index}].name")
+        if not mount.get("mountPath"):
+            yield _required(f"{path}.volumeMounts[{index}].mountPath")
+    for index, port in enumerate(container.get("ports") or ()):
+        number = port.get("containerPort")
+        if number is None:
+            yield _required(f"{path}.ports[{index}].containerPort")
+        elif not 0 < number < 65536:
+            yield _wrong(f"{path}.ports[{index}].containerPort", number, "must be between 1 and 65535, inclusive")
+    yield from _resources(container.get("resources") or {}, f"{path}.resources")
+
+
+def _resources(resources: Mapping[str, Any], path: str) -> Iterator[Invalid]:
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    for place, amounts in (("limits", limits), ("requests", requests)):
+        for name, amount in amounts.items():
+            value = parse(amount)
+            if value < 0:
+                yield _wrong(f"{path}.{place}[{name}]", str(amount), "must be greater than or equal to 0")
+            if "/" not in name and name not in _SIMPLE_RESOURCES and not name.startswith("hugepages-"):
+                yield _wrong(f"{path}.{place}[{name}]", name, "must be a standard resource type or fully qualified")
+            if "/" in name and value != value.to_integral_value():
+                yield _wrong(f"{path}.{place}[{name}]", str(amount), "must be an integer")
+    for name, amount in requests.items():
+        if name in limits and parse(amount) > parse(limits[name]):
+            yield _wrong(f"{path}.requests", str(amount), f"must be less than or equal to {name} limit of {limits[name]}")
+        if "/" in name and name not in limits:
+            yield _required(f"{path}.limits", "Limit must be set for non overcommitable resources")
+        elif "/" in name and parse(amount) != parse(limits[name]):
+            yield _wrong(f"{path}.requests", str(amount), f"must be equal to {name} limit of {limits[name]}")
+
+
+def _volume(volume: Mapping[str, Any], earlier: list[Any], path: str) -> Iterator[Invalid]:
+    name = volume.get("name")
+    if not name:
+        yield _required(f"{path}.name")
+    elif not DNS_LABEL.match(name) or len(name) > 63:
+        yield _wrong(f"{path}.name", name, LABEL_RULE)
+    elif name in earlier:
+        yield Invalid(f'Duplicate value: "{name}"', code="FieldValueDuplicate", target=f"{path}.name")
+    if sum(1 for source in volume if source != "name") > 1:
+        yield Invalid("Forbidden: may not specify more than 1 volume type", code="FieldValueForbidden", target=path)
+
+
+def _toleration(toleration: Mapping[str, Any], path: str) -> Iterator[Invalid]:
+    operator = toleration.get("operator") or "Equal"
+    if operator not in ("Equal", "Exists", "Lt", "Gt"):
+        yield _unsupported(f"{path}.operator", operator, ("Equal", "Exists"))
+    if operator == "Exists" and toleration.get("value"):
+        yield _wrong(f"{path}.operator", operator, "value must be empty when `operator` is 'Exists'")
+    if not toleration.get("key") and operator != "Exists":
+        yield _wrong(
+            f"{path}.operator", operator, 'operator must be Exists when `key` is empty, which means "match all values and all keys"'
+        )
+
+
+def _pod_update(spec: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[Invalid]:
+    """Of a pod that exists only images, the deadline, grace after the fact and new tolerations may change."""
+
+    def fixed(pod_spec: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {
+            name: value
+            for name, value in pod_spec.items()
+            if name
+            not in ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "ephemeralContainers", "schedulingGates")
+        }
+        for place in ("containers", "initContainers"):
+            if place in kept:
+                kept[place] = [{n: v for n, v in container.items() if n != "image"} for container in kept[place]]
+        return kept
+
+    if fixed(spec) != fixed(before):
+        yield Invalid(
+            "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+            "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` "
+            "(allow it to be set to 1 if it was previously negative)",
+            code="FieldValueForbidden",
+            target="spec",
+        )
+    if any(toleration not in (spec.get("tolerations") or ()) for toleration in before.get("tolerations") or ()):
+        yield Invalid(
+            "Forbidden: existing toleration can not be modified except its tolerationSeconds",
+            code="FieldValueForbidden",
+            target="spec.tolerations",
+        )
+
+
+# Workloads.
+
+
+def _selects_template(spec: Mapping[str, Any]) -> Iterator[Invalid]:
+    selector = spec.get("selector")
+    if not selector:
+        yield _required("spec.selector")
+        return
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    if not all(term.matches(labels) for term in from_label_selector(selector)):
+        shown = "{" + ",".join(f'"{key}":"{value}"' for key, value in labels.items()) + "}"
+        yield Invalid(
+            f"Invalid value: {shown}: `selector` does not match template `labels`",
+            code="FieldValueInvalid",
+            target="spec.template.metadata.labels",
+        )
+
+
+def _deployment(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    spec = manifest["spec"]
+    yield from _selects_template(spec)
+    yield from _not_negative(spec, ("replicas", "minReadySeconds", "revisionHistoryLimit"), "spec")
+    yield from _pod_spec(spec["template"]["spec"], "spec.template.spec", ("Always",))
+    kind = (spec.get("strategy") or {}).get("type", "RollingUpdate")
+    if kind not in ("Recreate", "RollingUpdate"):
+        yield _unsupported("spec.strategy.type", kind, ("Recreate", "RollingUpdate"))
+    if kind == "Recreate" and spec["strategy"].get("rollingUpdate"):
+        yield Invalid(
+            "Forbidden: may not be specified when strategy `type` is 'Recreate'",
+            code="FieldValueForbidden",
+            target="spec.strategy.rollingUpdate",
+        )
+    if before is not None and before["spec"].get("selector") != spec.get("selector"):
+        yield _wrong("spec.selector", spec.get("selector"), _IMMUTABLE)
+
+
+def _replica_set(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    spec = manifest["spec"]
+    yield from _selects_template(spec)
+    yield from _not_negative(spec, ("replicas", "minReadySeconds"), "spec")
+    yield from _pod_spec(spec["template"]["spec"], "spec.template.spec", ("Always",))
+    if before is not None and before["spec"].get("selector") != spec.get("selector"):
+        yield _wrong("spec.selector", spec.get("selector"), _IMMUTABLE)
+
+
+def _job(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    spec = manifest["spec"]
+    yield from _not_negative(
+        spec,
+        ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "backoffLimitPerIndex"),
+        "spec",
+    )
+    yield from _pod_spec(spec["template"]["spec"], "spec.template.spec", _JOB_RESTARTS)
+    if spec.get("completionMode") not in ("NonIndexed", "Indexed"):
+        yield _unsupported("spec.completionMode", spec.get("completionMode"), ("Indexed", "NonIndexed"))
+    if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
+        yield _required("spec.completions", "when completion mode is Indexed")
+    if spec.get("manualSelector"):
+        yield from _selects_template(spec)
+    if before is None:
+        return
+    for name in ("selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
+        if before["spec"].get(name) != spec.get(name):
+            yield _wrong(f"spec.{name}", spec.get(name), _IMMUTABLE)
+    if before["spec"].get("completions") != spec.get("completions") and not _elastic(before["spec"], spec):
+        yield _wrong("spec.completions", spec.get("completions"), _IMMUTABLE)
+    if before["spec"].get("template") != spec.get("template") and not _may_change_template(before, spec):
+        yield _wrong("spec.template", spec.get("template"), _IMMUTABLE)
+
+
+def _elastic(before: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
+    """Indexed jobs may grow and shrink when parallelism goes along."""
+    return spec.get("completionMode") == "Indexed" and spec.get("completions") == spec.get("parallelism")
+
+
+def _may_change_template(before: Manifest, spec: Mapping[str, Any]) -> bool:
+    """The scheduling directives of a suspended job that never started may change."""
+    started = (before.get("status") or {}).get("startTime")
+    if not before["spec"].get("suspend") or started:
+        return False
+    scheduling = ("nodeSelector", "tolerations", "affinity", "schedulingGates", "nodeName")
+
+    def fixed(template: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in template["spec"].items() if name not in scheduling}
+
+    return fixed(before["spec"]["template"]) == fixed(spec["template"])
+
+
+# The rest.
+
+
+def _service(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    spec = manifest["spec"]
+    kinds = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+    if spec.get("type") not in kinds:
+        yield _unsupported("spec.type", spec.get("type"), kinds)
+    ports = spec.get("ports") or []
+    if not ports and spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
+        yield _required("spec.ports")
+    names: list[str] = []
+    for index, port in enumerate(ports):
+        path = f"spec.ports[{index}]"
+        if len(ports) > 1 and not port.get("name"):
+            yield _required(f"{path}.name")
+        if port.get("name") and port["name"] in names:
+            yield Invalid(f'Duplicate value: "{port["name"]}"', code="FieldValueDuplicate", target=f"{path}.name")
+        names.append(port.get("name", ""))
+        number = port.get("port")
+        if not isinstance(number, int) or not 0 < number < 65536:
+            yield _wrong(f"{path}.port", number or 0, "must be between 1 and 65535, inclusive")
+    if before is not None and before["spec"].get("type") != "ExternalName" and spec.get("type") != "ExternalName":
+        old, new = before["spec"].get("clusterIP"), spec.get("clusterIP")
+        if old and old != new:
+            yield _wrong("spec.clusterIPs[0]", new, "may not change once set")
+
+
+def _claim(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    spec = manifest["spec"]
+    if before is None:
+        if not spec.get("accessModes"):
+            yield _required("spec.accessModes", "at least 1 access mode is required")
+        if not ((spec.get("resources") or {}).get("requests") or {}).get("storage"):
+            yield _required("spec.resources[storage]")
+        return
+
+    def fixed(claim: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in claim.items() if name not in ("resources", "volumeAttributesClassName")}
+        if not before["spec"].get("volumeName"):
+            kept.pop("volumeName", None)
+        return kept
+
+    if fixed(spec) != fixed(before["spec"]):
+        yield Invalid(
+            "Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+            code="FieldValueForbidden",
+            target="spec",
+        )
+
+
+def _persistent_volume(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    spec = manifest["spec"]
+    if not spec.get("accessModes"):
+        yield _required("spec.accessModes")
+    if not (spec.get("capacity") or {}).get("storage"):
+        yield _required("spec.capacity")
+
+
+def _immutable_data(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    if before is None:
+        return
+    if before.get("type") != manifest.get("type"):
+        yield _wrong("type", manifest.get("type"), _IMMUTABLE)
+    if before.get("immutable"):
+        for name in ("data", "binaryData", "immutable"):
+            if before.get(name) != manifest.get(name):
+                yield Invalid("Forbidden: field is immutable when `immutable` is set", code="FieldValueForbidden", target=name)
+
+
+def _priority_class(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    if before is not None and before.get("value") != manifest.get("value"):
+        yield Invalid("Forbidden: may not be changed in an update.", code="FieldValueForbidden", target="value")
+
+
+def _storage_class(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    if not manifest.get("provisioner"):
+        yield _required("provisioner")
+
+
+def _binding(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    if before is not None and before.get("roleRef") != manifest.get("roleRef"):
+        yield _wrong("roleRef", manifest.get("roleRef"), "cannot change roleRef")
+
+
+_BY_KIND: Mapping[str, Callable[[Manifest, Manifest | None], Iterator[Invalid]]] = {
+    "Pod": _pod,
+    "Deployment": _deployment,
+    "ReplicaSet": _replica_set,
+    "Job": _job,
+    "Service": _service,
+    "PersistentVolumeClaim": _claim,
+    "PersistentVolume": _persistent_volume,
+    "Secret": _immutable_data,
+    "ConfigMap": _immutable_data,
+    "PriorityClass": _priority_class,
+    "StorageClass": _storage_class,
+    "RoleBinding": _binding,
+    "ClusterRoleBinding": _binding,
+}
