@@ -88,7 +88,7 @@ class _Stream:
             first = True
             while True:
                 changes = await store.read(self._look)
-                if not changes.valid:
+                if not changes.valid or store.changes.closing:
                     return
                 sent = self._events(changes, first)
                 if sent:
