@@ -179,7 +179,7 @@ def _sqlite(address: sa.URL) -> tuple[sa.Engine, sa.Engine]:
             # The driver's own transaction control would commit before DDL and begin late; see SQLAlchemy's notes on pysqlite.
             connection.isolation_level = None
             connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
-            connection.execute("PRAGMA journal_mode=WAL")
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
             if not writes:
@@ -193,6 +193,18 @@ def _sqlite(address: sa.URL) -> tuple[sa.Engine, sa.Engine]:
         return made
 
     return engine(writes=False), engine(writes=True)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log, which the file then keeps. SQLite does not wait for others here, so we do."""
+    deadline = clock.monotonic() + _BUSY_MILLISECONDS / 1000
+    while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if clock.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.001, 0.02))
 
 
 def _postgresql(address: sa.URL) -> tuple[sa.Engine, sa.Engine]:

@@ -17,19 +17,25 @@ _LOCK = 0x6D6F6F72
 
 def migrate(engine: sa.Engine) -> None:
     """Run what is missing. SQLite's BEGIN IMMEDIATE and an advisory lock on PostgreSQL keep a second process out meanwhile."""
-    if engine.dialect.name == "postgresql":
-        # A serializable transaction would see the database as it was before it waited for the lock.
-        engine = engine.execution_options(isolation_level="READ COMMITTED")
-    with engine.connect() as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise Unavailable(
-                f"The database's schema is not one this version knows ({error}). It was probably written by a newer version of Moorage.",
-                code="SchemaUnknown",
-            ) from error
+    postgresql = engine.dialect.name == "postgresql"
+    with engine.connect() as connection:
+        if postgresql:
+            # A serializable transaction would see the database as it was before it waited for the lock.
+            connection = connection.execution_options(isolation_level="READ COMMITTED")
+        with connection.begin():
+            if postgresql:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            _upgrade(connection)
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise Unavailable(
+            f"The database's schema is not one this version knows ({error}). It was probably written by a newer version of Moorage.",
+            code="SchemaUnknown",
+        ) from error
