@@ -64,7 +64,7 @@ class Command(click.Command):
             result = ctx.invoke(self.callback, session, **ctx.params)
             if result is not None:
                 session.show(result)
-        return None
+        return session.code
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = [record for parameter in self.own if (record := parameter.get_help_record(ctx))]

@@ -142,3 +142,7 @@ def _wants_json(words: Sequence[str]) -> bool:
         ):
             return True
     return os.environ.get("MOORAGE_OUTPUT") in formats
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,6 +41,7 @@ class Session:
         self.given = given
         self.table = table
         self.quiet = bool(given.get("only_show_errors"))
+        self.code = 0
         self._client: Client | None = None
         self._profile: Profile | None = None
         if given.get("debug"):
@@ -77,6 +78,10 @@ class Session:
 
             self._client = Client(self.profile, tell=self.say)
         return self._client
+
+    def exit_with(self, code: int) -> None:
+        """End the command with this exit code once its result is printed."""
+        self.code = code
 
     def say(self, line: str) -> None:
         """A line of progress or a hint, for people."""

@@ -220,3 +220,26 @@ def error_fields(error: Manifest) -> tuple[str | None, str, str | None, tuple[Mo
         if isinstance(item, dict)
     )
     return error.get("code"), str(error.get("message") or "")[:_BODY_LIMIT], error.get("target"), details
+
+
+def score(uri: str, key: str, body: bytes, *, headers: Mapping[str, str], ca: str, timeout: timedelta) -> Response:
+    """One scoring request, sent once: a model's `run()` need not be repeatable. Plain http is the endpoint's own choice.
+
+    Raises:
+        Unavailable: no answer, or not within the time.
+    """
+    context = trust("")
+    if ca:
+        context.load_verify_locations(cafile=ca)
+    loopback = (urlsplit(uri).hostname or "").startswith(("127.", "localhost", "::1"))
+    sent = {"User-Agent": f"moorage/{__version__}", "Content-Type": "application/json", "Authorization": f"Bearer {key}", **headers}
+    limit = httpx2.Timeout(timeout.total_seconds(), connect=5.0)
+    parts = urlsplit(uri)
+    try:
+        with httpx2.Client(verify=context, timeout=limit, trust_env=not loopback) as client:
+            return client.post(uri, content=body, headers=sent)
+    except httpx2.TransportError as error:
+        reason = str(error) or type(error).__name__
+        raise Unavailable(
+            f"no answer from {parts.scheme}://{parts.netloc}: {reason}.", code="CannotReachEndpoint", target="scoring_uri"
+        ) from error

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from moorage.ids import Workspace
+from moorage.specs.durations import format_duration
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.assets import ENVIRONMENT, MODEL, READ_ONLY, REFERENCE, TAGS
-from moorage.wire.documents.durations import iso
 from moorage.wire.documents.references import Local, Named, parse_reference
 from moorage.wire.documents.shapes import Chosen, Either, Flag, ListOf, MapOf, Number, Plain, Record, Text, choices, compute_problem
 from moorage.wire.documents.uses import Resolved, Role, Use, asset_use, compute_id
@@ -274,7 +274,7 @@ def _requests(given: Manifest) -> Manifest:
     found: Manifest = {}
     for name, wire in (("request_timeout_ms", "requestTimeout"), ("max_queue_wait_ms", "maxQueueWait")):
         if name in given:
-            found[wire] = iso(timedelta(milliseconds=given[name]))
+            found[wire] = format_duration(timedelta(milliseconds=given[name]))
     if "max_concurrent_requests_per_instance" in given:
         found["maxConcurrentRequestsPerInstance"] = given["max_concurrent_requests_per_instance"]
     return found
@@ -292,7 +292,7 @@ def _scale(given: Manifest) -> Manifest:
         if name in given:
             found[wire] = given[name]
     if "polling_interval" in given:
-        found["pollingInterval"] = iso(timedelta(seconds=given["polling_interval"]))
+        found["pollingInterval"] = format_duration(timedelta(seconds=given["polling_interval"]))
     return found
 
 
@@ -300,7 +300,7 @@ def _probe(given: Manifest) -> Manifest:
     found: Manifest = {}
     for name, wire in (("initial_delay", "initialDelay"), ("period", "period"), ("timeout", "timeout")):
         if name in given:
-            found[wire] = iso(timedelta(seconds=given[name]))
+            found[wire] = format_duration(timedelta(seconds=given[name]))
     for name, wire in (("success_threshold", "successThreshold"), ("failure_threshold", "failureThreshold")):
         if name in given:
             found[wire] = given[name]

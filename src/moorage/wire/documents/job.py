@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from moorage.ids import Workspace
+from moorage.specs.durations import format_duration
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.assets import ENVIRONMENT, NAME, READ_ONLY, REFERENCE, TAGS
-from moorage.wire.documents.durations import iso
 from moorage.wire.documents.references import Local, Uri, parse_reference
 from moorage.wire.documents.shapes import (
     Chosen,
@@ -201,7 +201,7 @@ def body(values: Manifest, workspace: Workspace, resolved: Resolved) -> Manifest
     if "compute" in values:
         properties["computeId"] = compute_id(workspace, values["compute"])
     if "limits" in values and "timeout" in values["limits"]:
-        properties["limits"] = {"jobLimitsType": "Command", "timeout": iso(timedelta(seconds=values["limits"]["timeout"]))}
+        properties["limits"] = {"jobLimitsType": "Command", "timeout": format_duration(timedelta(seconds=values["limits"]["timeout"]))}
     for field, convert in _SECTIONS.items():
         if values.get(field):
             properties[_camel(field)] = convert(values[field])

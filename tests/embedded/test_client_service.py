@@ -1,0 +1,373 @@
+"""The command line and the client against the real service, a process of its own on loopback TLS; the cluster's agent is played over the gateway protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorage import ids
+from moorage.cli.main import main
+from moorage.client.connection import Client
+from moorage.client.profile import Profile, load, save
+from moorage.client.transport import Transport
+from moorage.identity.keyfiles import signing_key
+from moorage.identity.pki import ensure_authority, ensure_server_certificate
+from moorage.identity.roles import Role
+from moorage.identity.tokens import Tokens
+
+SUBSCRIPTION, GROUP, WORKSPACE = "00000000-0000-0000-0000-000000000000", "moorage", "default"
+_SERVE = """
+import json, sys
+from pathlib import Path
+from moorage.server.serve import run_server
+from moorage.server.settings import Settings
+home, port, certificate, key = sys.argv[1:]
+settings = Settings(home=Path(home), port=int(port), tls_certificate=Path(certificate), tls_key=Path(key))
+run_server(settings, lambda host, port: print(port, flush=True))
+"""
+
+
+class Service:
+    """The service's process; it can be killed and started again on the same port."""
+
+    def __init__(self, home: Path) -> None:
+        authority = ensure_authority(home / "pki")
+        self.home, self.ca, self.port = home, authority.certificate_path, 0
+        self._certificate = ensure_server_certificate(authority, home / "pki", "server", ["127.0.0.1"])
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        paths = [str(self._certificate.certificate_path), str(self._certificate.key_path)]
+        log = (self.home / "server.log").open("a")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, str(self.home), str(self.port), *paths], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        log.close()
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, (self.home / "server.log").read_text()
+        self.port = int(line)
+
+    def end(self, how: signal.Signals) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        self._process.send_signal(how)
+        self._process.wait(20)
+        self._process.stdout.close()
+
+
+class Agent:
+    """What a cluster's agent sends, without a cluster."""
+
+    def __init__(self, service: Service, registration: str, token: str) -> None:
+        self.base = f"/gateway/v1/clusters/{registration}"
+        self.transport = Transport(service.url, token=token, ca=str(service.ca))
+        self.instance, self.sequence = uuid.uuid4().hex, 0
+
+    def report(self, *reports: dict[str, Any]) -> None:
+        self.sequence += 1
+        body = {"instance": self.instance, "sequence": self.sequence, "reports": list(reports)}
+        self.transport.request("POST", f"{self.base}/reports", json=body)
+
+    def heard(self) -> None:
+        node = {"name": "n1", "ready": True, "allocatable": {"cpu": "4", "memory": "8Gi"}}
+        self.report({"kind": "inventory", "kubernetesVersion": "v1.37.0", "agentVersion": "0.1.0", "nodes": [node]})
+
+    def status(self, key: dict[str, str], phase: str, *, complete: bool = False, **status: Any) -> dict[str, Any]:
+        return {
+            "kind": "status",
+            "key": key,
+            "uid": "u1",
+            "generation": 1,
+            "status": {"phase": phase, **status},
+            "logsComplete": complete,
+        }
+
+    def log(self, key: dict[str, str], offset: int, text: bytes) -> dict[str, Any]:
+        data = base64.b64encode(text).decode()
+        return {"kind": "log", "key": key, "stream": "user_logs/std_log.txt", "offset": offset, "data": data}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("service"))
+    service.start()
+    yield service
+    service.end(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def token(service: Service) -> str:
+    return Tokens(signing_key(service.home / "server" / "keys" / "signing.pem")).issue_user("tester", {"/": Role.OWNER}, timedelta(hours=1))
+
+
+@pytest.fixture
+def profile(service: Service, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    monkeypatch.setenv("MOORAGE_HOME", str(tmp_path / "home"))
+    settings = {"url": service.url, "token": token, "ca": str(service.ca)}
+    save(settings | {"subscription": SUBSCRIPTION, "resource_group": GROUP, "workspace": WORKSPACE})
+    return load()
+
+
+@pytest.fixture
+def client(profile: Profile) -> Iterator[Client]:
+    with Client(profile) as client:
+        yield client
+
+
+@pytest.fixture
+def agent(service: Service, client: Client) -> Iterator[Agent]:
+    path = str(ids.ClusterId(SUBSCRIPTION, GROUP, "c1"))
+    client.apply(path, {"location": "local", "properties": {}})
+    issued = client.post(f"{path}/issueAgentToken")
+    agent = Agent(service, issued["registration"], issued["token"])
+    agent.heard()
+    if client.find(client.path("computes", "local")) is None:
+        body = {"properties": {"computeType": "Kubernetes", "resourceId": path, "properties": {"namespace": "default"}}}
+        client.apply(client.path("computes", "local"), body)
+    yield agent
+    agent.transport.close()
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def moorage(profile: Profile, capfd: pytest.CaptureFixture[str]) -> Run:
+    def run(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(list(words))
+        out, err = capfd.readouterr()
+        return int(code), out, err
+
+    return run
+
+
+def job_key(name: str) -> dict[str, str]:
+    scope = ids.Workspace(SUBSCRIPTION, GROUP, WORKSPACE)
+    return {"kind": "TrainingJob", "namespace": "default", "name": ids.kube_name(scope, name)}
+
+
+@pytest.fixture
+def job_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "job"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "train.py").write_text("print('hello')\n")
+    (folder / "data.csv").write_text("1,2\n")
+    (folder / "conda.yml").write_text("dependencies: [python=3.11, pip, {pip: [numpy]}]\n")
+    (folder / "train.yml").write_text(
+        "type: command\ncommand: python train.py --n ${{inputs.n}} ${{inputs.data}}\ncode: ./src\n"
+        "environment: {image: 'python:3.11', conda_file: conda.yml}\ncompute: azureml:local\n"
+        "inputs:\n  n: 3\n  data: {type: uri_file, path: data.csv}\noutputs:\n  model: {type: custom_model}\n"
+    )
+    return folder
+
+
+def test_a_job_is_submitted_with_its_code_and_inputs_and_nothing_is_sent_twice(agent: Agent, moorage: Run, job_folder: Path) -> None:
+    code, out, err = moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "first", "--set", "tags.a=b")
+    assert code == 0, err
+    assert "code: 15 B" in err and "data.csv: 4 B" in err
+    job = json.loads(out)
+    assert (job["name"], job["status"], job["compute"]) == ("first", "Queued", "azureml:local") or job["status"] in (
+        "NotStarted",
+        "Preparing",
+    )
+    assert job["inputs"]["n"] == "3" and job["tags"] == {"a": "b"} and job["experiment_name"] == "job"
+    assert job["inputs"]["data"]["path"].startswith("azureml://datastores/workspaceblobstore/paths/LocalUpload/")
+    code, out, err = moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "second", "--query", "code", "-o", "tsv")
+    assert code == 0, err
+    assert "code:" not in err and "data.csv" not in err
+    assert out.strip() == job["code"]
+
+
+def test_a_job_is_streamed_to_its_end_over_a_killed_service(service: Service, agent: Agent, moorage: Run, job_folder: Path) -> None:
+    assert moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "streamed")[0] == 0
+    key = job_key("streamed")
+    agent.report(agent.status(key, "Queued", message="0/2 nodes are available: 2 Insufficient cpu."))
+    agent.report(agent.status(key, "Running"), agent.log(key, 0, "première ligne\n".encode()))
+
+    def later() -> None:
+        service.end(signal.SIGKILL)
+        service.start()
+        half = b"zweite Zeile: gr"
+        agent.report(agent.log(key, 16, half + "ü".encode()[:1]))
+        agent.report(agent.log(key, 16 + len(half) + 1, "ü".encode()[1:] + b"n\n"))
+        agent.report(agent.status(key, "Completed", complete=True, exitCode=0))
+
+    timer = threading.Timer(1.0, later)
+    timer.start()
+    code, out, err = moorage("job", "stream", "-n", "streamed")
+    timer.join()
+    assert code == 0, err
+    assert out == "première ligne\nzweite Zeile: grün\n"
+    assert "[streamed] Running" in err and "[streamed] Completed" in err
+
+
+def test_a_failed_job_ends_the_stream_with_its_reason_and_exit_code_1(agent: Agent, moorage: Run, job_folder: Path) -> None:
+    assert moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "failing")[0] == 0
+    key = job_key("failing")
+    agent.report(agent.status(key, "Running"), agent.log(key, 0, b"Traceback\n"))
+    agent.report(
+        agent.status(key, "Failed", complete=True, exitCode=3, reason="ExitCode", message="exit code 3; the last lines: Traceback")
+    )
+    code, out, err = moorage("job", "stream", "-n", "failing")
+    assert code == 1
+    assert out == "Traceback\n"
+    assert "error: the job failing ended as Failed: exit code 3; the last lines: Traceback" in err
+
+
+def test_a_waiting_job_says_why_and_can_be_cancelled(agent: Agent, moorage: Run, job_folder: Path) -> None:
+    assert moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "waiting")[0] == 0
+    key = job_key("waiting")
+    agent.report(agent.status(key, "Queued", message="0/1 nodes are available: 1 Insufficient cpu."))
+
+    def cancel() -> None:
+        with Client(load()) as other:
+            other.action(f"{other.path('jobs', 'waiting')}/cancel", wait=False)
+        agent.report(agent.status(key, "Canceled", complete=True))
+
+    timer = threading.Timer(0.7, cancel)
+    timer.start()
+    code, _, err = moorage("job", "stream", "-n", "waiting")
+    timer.join()
+    assert code == 1
+    assert "[waiting] Queued: 0/1 nodes are available: 1 Insufficient cpu." in err
+    assert "the job waiting was canceled" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("compute=azureml:nowhere", "nowhere"),
+        ("resources.instance_type=huge", "huge"),
+        ("environment=azureml:absent:1", "--set environment: environment: there is no environment 'absent' of version 1."),
+        ("environment=azureml:absent@latest", "there is no environment named 'absent'."),
+        ("code=./absent", "--set code: code: the code folder './absent' does not exist"),
+        ("inputs.data.path=absent.csv", "--set inputs.data.path: inputs.data.path: 'absent.csv' does not exist"),
+        ("inputs.data.type=uri_folder", "'data.csv' is a file; write `type: uri_file`."),
+    ],
+)
+def test_what_a_job_names_and_is_not_there_is_refused(agent: Agent, moorage: Run, job_folder: Path, change: str, expected: str) -> None:
+    code, out, err = moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "refused", "--set", change)
+    assert (code, out) == (2, ""), err
+    assert expected in err
+    assert "Traceback" not in err
+    assert moorage("job", "show", "-n", "refused")[0] == 3
+
+
+def test_a_job_s_folder_over_the_limit_names_the_largest_files(
+    agent: Agent, moorage: Run, job_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOORAGE_CODE_LIMIT_MB", "1")
+    (job_folder / "src" / "weights.bin").write_bytes(b"0" * (1 << 21))
+    code, _, err = moorage("job", "create", "-f", str(job_folder / "train.yml"))
+    assert code == 2
+    assert "train.yml:3: code: the code folder './src' holds 2.0 MB (the limit is 1.0 MB). The largest files: weights.bin (2.0 MB)" in err
+    (job_folder / "src" / ".amlignore").write_text("*.bin\n")
+    assert moorage("job", "create", "-f", str(job_folder / "train.yml"))[0] == 0
+
+
+def test_lists_tables_queries_and_errors_in_json(agent: Agent, moorage: Run, job_folder: Path) -> None:
+    assert moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "listed")[0] == 0
+    code, out, _ = moorage("job", "list", "-o", "table")
+    assert code == 0 and out.splitlines()[0].split()[:3] == ["Name", "Status", "Compute"]
+    code, out, _ = moorage("job", "list", "--query", "[?name=='listed'].[name,compute]", "-o", "tsv")
+    assert (code, out) == (0, "listed\tazureml:local\n")
+    code, out, err = moorage("job", "show", "-n", "absent", "-o", "json")
+    assert (code, out) == (3, "")
+    assert json.loads(err)["error"]["message"]
+    code, _, err = moorage("job", "list", "--query", "[?")
+    assert code == 2 and "--query '[?'" in err
+
+
+def test_a_model_travels_there_and_back(moorage: Run, tmp_path: Path) -> None:
+    model = tmp_path / "digits-model"
+    (model / "deep").mkdir(parents=True)
+    (model / "weights.bin").write_bytes(bytes(range(256)) * 1000)
+    (model / "deep" / "naïve #1 %.txt").write_text("é")
+    (model / "empty").write_bytes(b"")
+    code, out, err = moorage("model", "create", "-n", "digits", "--path", str(model))
+    assert code == 0, err
+    assert json.loads(out)["version"] == "1"
+    code, out, err = moorage("model", "create", "-n", "digits", "--path", str(model), "--query", "version", "-o", "tsv")
+    assert (code, out.strip()) == (0, "2"), err
+    code, _, err = moorage("model", "download", "-n", "digits", "--label", "latest", "-p", str(tmp_path / "back"))
+    assert code == 0, err
+    back = tmp_path / "back" / "digits"
+    assert {str(path.relative_to(back)) for path in back.rglob("*") if path.is_file()} == {
+        str(path.relative_to(model)) for path in model.rglob("*") if path.is_file()
+    }
+    assert (back / "weights.bin").read_bytes() == (model / "weights.bin").read_bytes()
+
+
+def test_an_environment_s_same_content_makes_no_new_version(moorage: Run, tmp_path: Path) -> None:
+    conda = tmp_path / "conda.yml"
+    conda.write_text("dependencies: [python=3.11]\n")
+    words = ("environment", "create", "-n", "sk", "--image", "python:3.11", "--conda-file", str(conda), "--query", "version", "-o", "tsv")
+    assert moorage(*words)[:2] == (0, "1\n")
+    assert moorage(*words)[:2] == (0, "1\n")
+    conda.write_text("dependencies: [python=3.11, pip]\n")
+    assert moorage(*words)[:2] == (0, "2\n")
+    assert moorage("environment", "list", "-n", "sk", "--query", "length(@)")[:2] == (0, "2\n")
+
+
+def test_computes_and_clusters_are_shown(agent: Agent, moorage: Run) -> None:
+    assert moorage("cluster", "show", "-n", "c1", "--query", "kubernetes_version", "-o", "tsv")[1] == "v1.37.0\n"
+    code, out, err = moorage("compute", "show", "-n", "local")
+    assert code == 0, err
+    assert json.loads(out)["namespace"] == "default"
+    assert "defaultinstancetype" in out
+    code, out, _ = moorage("compute", "list", "-o", "table")
+    assert "local" in out
+    assert moorage("workspace", "show", "--query", "name", "-o", "tsv")[1] == "default\n"
+
+
+def test_a_service_that_is_not_there_or_not_trusted_is_exit_code_5(
+    profile: Profile, moorage: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOORAGE_TOKEN", "wrong")
+    code, _, err = moorage("job", "list")
+    assert code == 5 and "Sign in again" in err and "wrong" not in err
+    monkeypatch.delenv("MOORAGE_TOKEN")
+    monkeypatch.setenv("MOORAGE_URL", "https://127.0.0.1:1")
+    code, _, err = moorage("job", "list")
+    assert code == 5 and "cannot reach the workspace service at https://127.0.0.1:1" in err
+    monkeypatch.setenv("MOORAGE_URL", profile.url)
+    other = ensure_authority(tmp_path / "other")
+    monkeypatch.setenv("MOORAGE_CA", str(other.certificate_path))
+    code, _, err = moorage("job", "list")
+    assert code == 5 and "is not trusted" in err
+
+
+def test_ctrl_c_while_a_job_is_followed_says_that_it_goes_on(
+    service: Service, agent: Agent, moorage: Run, profile: Profile, job_folder: Path
+) -> None:
+    assert moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "interrupted")[0] == 0
+    agent.report(agent.status(job_key("interrupted"), "Running"))
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "moorage.cli.main", "job", "stream", "-n", "interrupted"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stderr is not None
+    assert "Running" in follower.stderr.readline()
+    follower.send_signal(signal.SIGINT)
+    _, err = follower.communicate(timeout=20)
+    assert follower.returncode == 130
+    assert "The job goes on. `moorage job stream -n interrupted` comes back to it; `moorage job cancel -n interrupted` ends it." in err
+    assert "Traceback" not in err
