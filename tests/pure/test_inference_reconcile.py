@@ -225,7 +225,7 @@ states = st.sampled_from([None, RUNNING, ended(0), ended(3, TRACEBACK), {"waitin
 
 @settings(max_examples=100, deadline=None)
 @given(
-    containers=st.fixed_dictionaries({name: states for name in ("environment", "fetch", "main")}),
+    containers=st.fixed_dictionaries(dict.fromkeys(("environment", "fetch", "main"), states)),
     ready=st.booleans(),
     restarts=st.integers(0, 3),
     counts=st.sampled_from([{}, GOOD]),

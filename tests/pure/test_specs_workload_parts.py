@@ -71,7 +71,7 @@ def test_without_an_instance_type_the_clusters_default_or_the_built_in_one_appli
 
 
 def test_an_unknown_instance_type_is_refused_with_the_list() -> None:
-    with pytest.raises(Invalid, match="no instance type 'gpu'. It has: big, defaultinstancetype") as caught:
+    with pytest.raises(Invalid, match=r"no instance type 'gpu'\. It has: big, defaultinstancetype") as caught:
         instance_type.choose("gpu", [kind("big", {"cpu": "4"})])
     assert caught.value.code == "UnknownInstanceType"
 

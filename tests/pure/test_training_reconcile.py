@@ -326,7 +326,7 @@ states = st.sampled_from(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    containers=st.fixed_dictionaries({name: states for name in ("environment", "fetch", "upload", "main")}),
+    containers=st.fixed_dictionaries(dict.fromkeys(("environment", "fetch", "upload", "main"), states)),
     phase=st.sampled_from(["Pending", "Running", "Succeeded", "Failed"]),
     node=st.sampled_from(["", "node-1"]),
     job=st.sampled_from([{}, FAILED, COMPLETE]),

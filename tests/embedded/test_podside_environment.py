@@ -1,0 +1,115 @@
+"""Environments, prepared for real with uv from a wheel made here; nothing is taken from a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from moorage.errors import Invalid, MoorageError
+from moorage.podside.environment import READY, prepare
+from moorage.specs.environment import environment_hash
+from moorage.specs.manifest import Manifest
+
+
+@pytest.fixture(autouse=True)
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    contents = {
+        "tinypkg/__init__.py": "VALUE = 42\n",
+        "tinypkg-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tinypkg\nVersion: 1.0\n",
+        "tinypkg-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "tinypkg-1.0.dist-info/entry_points.txt": "[console_scripts]\ntiny = tinypkg:print_it\n",
+    }
+    contents["tinypkg/__init__.py"] += "def print_it():\n    print('tiny', VALUE)\n"
+    record = [
+        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}"
+        for name, text in contents.items()
+    ]
+    contents["tinypkg-1.0.dist-info/RECORD"] = "\n".join([*record, "tinypkg-1.0.dist-info/RECORD,,"]) + "\n"
+    with zipfile.ZipFile(folder / "tinypkg-1.0-py3-none-any.whl", "w") as wheel:
+        for name, text in contents.items():
+            wheel.writestr(name, text)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    return folder
+
+
+def plan(*pip: str, conda: str = "") -> Manifest:
+    return {"environment": {"hash": environment_hash(conda, pip), "name": "env:1", "conda": conda, "pip": list(pip)}}
+
+
+def run(root: Path, wanted: Manifest, program: str, *arguments: str) -> str:
+    path = root / str(wanted["environment"]["hash"]) / "bin" / program
+    return subprocess.run([str(path), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_an_environment_is_prepared_once_and_its_scripts_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, wanted = tmp_path / "root", plan("tinypkg==1.0", conda="dependencies:\n  - python=3.11\n")
+    prepare(wanted, root)
+    assert run(root, wanted, "python", "-c", "import tinypkg; print(tinypkg.VALUE)") == "42"
+    assert run(root, wanted, "tiny") == "tiny 42"
+    assert list((root / wanted["environment"]["hash"]).rglob("tinypkg/__pycache__/*.pyc")), "users see it read-only"
+    assert not list((root / ".building").iterdir())
+    capsys.readouterr()
+    prepare(wanted, root)
+    assert capsys.readouterr().out == f"Environment {wanted['environment']['hash']} is there already\n"
+
+
+def test_what_a_killed_pod_left_is_built_anew(tmp_path: Path) -> None:
+    root, wanted = tmp_path / "root", plan("tinypkg")
+    key = wanted["environment"]["hash"]
+    for left in (root / ".building" / key, root / key):
+        (left / "bin").mkdir(parents=True)
+        (left / "bin/python").write_text("half")
+    prepare(wanted, root)
+    assert (root / key / READY).exists()
+    assert run(root, wanted, "tiny") == "tiny 42"
+
+
+def test_two_pods_prepare_it_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root, wanted = tmp_path / "root", plan("tinypkg")
+    pods = [threading.Thread(target=prepare, args=(wanted, root)) for _ in range(2)]
+    for pod in pods:
+        pod.start()
+    for pod in pods:
+        pod.join()
+    assert capfd.readouterr().out.count("Prepared environment") == 1
+
+
+def test_nothing_to_prepare_prepares_nothing(tmp_path: Path) -> None:
+    prepare({"downloads": []}, tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "words"),
+    [
+        (plan("no-such-package"), "RequirementNotFound", "'no-such-package' does not exist"),
+        (plan("tinypkg==2.0"), "RequirementNotFound", "tinypkg==2.0"),
+        (plan(conda="dependencies: ['python=2.7']"), "PythonNotFound", "Python 2.7, which this cluster cannot provide. It has: 3."),
+    ],
+)
+def test_what_cannot_be_had_is_named_in_one_sentence_and_leaves_nothing(tmp_path: Path, wanted: Manifest, code: str, words: str) -> None:
+    root = tmp_path / "root"
+    with pytest.raises(MoorageError) as caught:
+        prepare(wanted, root)
+    assert isinstance(caught.value, Invalid)
+    assert caught.value.code == code
+    assert words in caught.value.message
+    assert not (root / wanted["environment"]["hash"]).exists()
+
+
+def test_an_exact_python_gives_way_to_its_minor_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    minor = ".".join(map(str, sys.version_info[:2]))
+    wanted = plan(conda=f"dependencies: ['python={minor}.99']")
+    prepare(wanted, tmp_path / "root")
+    assert f"Python {minor}.99 is not available; another Python {minor} is used" in capsys.readouterr().out

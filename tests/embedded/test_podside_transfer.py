@@ -1,0 +1,244 @@
+"""fetch and upload against a blob facade that misbehaves, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from moorage.errors import Forbidden, Invalid, MoorageError, NotFound, Unavailable
+from moorage.podside import blobs
+from moorage.podside.access import Access
+from moorage.podside.fetch import fetch
+from moorage.podside.upload import Found, Ledger, Signature
+from moorage.specs.manifest import Manifest
+
+from .podside_blobs import TOKEN, Store, facade
+
+BRIEF = timedelta(seconds=0.5)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[tuple[Store, Access]]:
+    with facade(tmp_path / "access") as found:
+        yield found
+
+
+def download(uri: str, to: Path, kind: str = "any", **more: object) -> Manifest:
+    return {"downloads": [{"uri": uri, "kind": kind, "to": str(to), **more}]}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_folder_arrives_whole_over_several_pages(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    expected = {f"d{n % 3}/f é#{n}%.txt": bytes([n]) * n for n in range(11)}
+    store.blobs = {f"c/code/{name}": content for name, content in expected.items()} | {"c/code2/other": b"x", "c/code/dir/": b""}
+    fetch(download("c/code", tmp_path / "to", "folder"), access, patience=BRIEF)
+    assert files(tmp_path / "to") == expected
+
+
+def test_a_file_lands_in_its_folder_under_its_own_name(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    store.blobs = {"c/up/data": b"1,2"}
+    fetch(download("c/up/data", tmp_path / "data", "file"), access, patience=BRIEF)
+    fetch(download("c/up/data", tmp_path / "any"), access, patience=BRIEF)
+    assert files(tmp_path / "data") == files(tmp_path / "any") == {"data": b"1,2"}
+
+
+def test_a_models_folder_keeps_its_name_and_its_entries_are_found_above_it(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    store.blobs = {"c/jobs/j/model/m.pkl": b"m", "c/jobs/j/model/sub/n": b"n"}
+    for _ in range(2):
+        fetch(download("c/jobs/j/model", tmp_path / "m" / "1", "folder", named=True), access, patience=BRIEF)
+    assert (tmp_path / "m/1/model/sub/n").read_bytes() == (tmp_path / "m/1/sub/n").read_bytes() == b"n"
+    assert (tmp_path / "m/1/m.pkl").read_bytes() == b"m"
+
+
+def test_folders_for_outputs_are_made(service: tuple[Store, Access], tmp_path: Path) -> None:
+    uploads = [
+        {"from": str(tmp_path / "o/a"), "to": "c/a", "kind": "folder"},
+        {"from": str(tmp_path / "f/b.csv"), "to": "c/b", "kind": "file"},
+    ]
+    fetch({"folders": [str(tmp_path / "code")], "uploads": uploads}, service[1], patience=BRIEF)
+    assert (tmp_path / "code").is_dir()
+    assert (tmp_path / "o/a").is_dir()
+    assert (tmp_path / "f").is_dir()
+    assert not (tmp_path / "f/b.csv").exists()
+
+
+def test_passing_faults_are_waited_out(service: tuple[Store, Access], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, access = service
+    store.blobs = {"c/a": b"content"}
+    store.faults = [503, 0, 401, 429]
+    fetch(download("c/a", tmp_path / "to"), access, patience=timedelta(seconds=30))
+    assert files(tmp_path / "to") == {"a": b"content"}
+    assert "Trying again" in capsys.readouterr().out
+
+
+def test_a_broken_download_goes_on_where_it_stopped(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    content = os.urandom(300_000)
+    store.blobs, store.cut = {"c/a": content}, 100_000
+    fetch(download("c/a", tmp_path / "to"), access, patience=timedelta(seconds=30))
+    assert files(tmp_path / "to") == {"a": content}
+    assert sum("GET" in line for line in store.log) == 2
+
+
+def test_a_service_that_stays_away_is_given_up_with_its_address(tmp_path: Path) -> None:
+    folder = tmp_path / "access"
+    with facade(folder) as (_, access):
+        pass
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:\d+ cannot be reached: Connection refused"):
+        fetch(download("c/a", tmp_path / "to"), access, patience=BRIEF)
+    assert files(tmp_path / "to") == {}
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind", "error", "words"),
+    [
+        ("c/none", "any", NotFound, "nothing at 'c/none'"),
+        ("c/none", "file", NotFound, "no file 'c/none'"),
+        ("c/evil", "folder", Invalid, "no path below"),
+    ],
+)
+def test_what_is_not_there_or_would_leave_the_folder_is_refused_at_once(
+    service: tuple[Store, Access], tmp_path: Path, uri: str, kind: str, error: type[MoorageError], words: str
+) -> None:
+    store, access = service
+    store.blobs = {"c/evil/../../x": b"x", "c/evil/ok": b"y"}
+    with pytest.raises(error, match=words):
+        fetch(download(uri, tmp_path / "to", kind), access, patience=timedelta(minutes=1))
+    assert files(tmp_path / "to") == {}
+
+
+def test_a_token_that_does_not_cover_a_blob_is_no_reason_to_wait(service: tuple[Store, Access], tmp_path: Path) -> None:
+    service[0].faults = [403]
+    with pytest.raises(Forbidden, match="does not cover"):
+        fetch(download("c/a", tmp_path / "to"), service[1], patience=timedelta(minutes=1))
+
+
+@contextmanager
+def sidecar(access: Access, uploads: Sequence[Manifest], folder: Path, *, grace: float = 20) -> Iterator[subprocess.Popen[str]]:
+    """The upload container's process, once it understands SIGTERM."""
+    plan, ready = folder / "plan.json", folder / "ready"
+    plan.write_text(json.dumps({"uploads": list(uploads)}))
+    command = [sys.executable, "-m", "moorage.podside", "upload", "--plan", str(plan), "--access", str(access.folder)]
+    command += ["--grace", str(grace), "--ready", str(ready)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            while not ready.exists() and process.poll() is None:
+                threading.Event().wait(0.02)
+            yield process
+        finally:
+            process.kill()
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=40)
+    return output
+
+
+def test_quiet_files_are_stored_as_the_command_runs_and_the_rest_at_its_end(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    out = tmp_path / "out"
+    (out / "deep").mkdir(parents=True)
+    (out / "deep/old é.bin").write_bytes(b"old")
+    os.utime(out / "deep/old é.bin", (1, 1))
+    single = tmp_path / "single.csv"
+    with sidecar(
+        access,
+        [{"from": str(out), "to": "c/out", "kind": "folder"}, {"from": str(single), "to": "c/x/single.csv", "kind": "file"}],
+        tmp_path,
+    ) as process:
+        assert store.wait_for("c/out/deep/old é.bin", b"old")
+        (out / "late.txt").write_bytes(b"late")
+        (out / "empty").touch()
+        single.write_bytes(b"1")
+        assert "c/out/late.txt" not in store.blobs, "it has not been left alone long enough"
+        store.faults = [503, 0]
+        output = stop(process)
+    assert process.returncode == 0, output
+    assert store.blobs == {"c/out/deep/old é.bin": b"old", "c/out/late.txt": b"late", "c/out/empty": b"", "c/x/single.csv": b"1"}
+
+
+def test_links_out_of_the_folder_are_not_followed(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "real").write_bytes(b"r")
+    (out / "inside").symlink_to("real")
+    (out / "token").symlink_to(access.folder / "token")
+    (out / "nowhere").symlink_to("absent")
+    os.mkfifo(out / "pipe")
+    with sidecar(access, [{"from": str(out), "to": "c/out", "kind": "folder"}], tmp_path) as process:
+        output = stop(process)
+    assert process.returncode == 0, output
+    assert store.blobs == {"c/out/real": b"r", "c/out/inside": b"r"}
+    assert TOKEN.encode() not in store.blobs.values()
+    assert "outside" in output
+
+
+def test_outputs_that_cannot_be_stored_fail_with_one_json_object(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a").write_bytes(b"a")
+    with sidecar(access, [{"from": str(out), "to": "c/out", "kind": "folder"}], tmp_path, grace=1) as process:
+        store.faults = [503] * 50
+        output = stop(process)
+    assert process.returncode == 1
+    failure = json.loads(output.splitlines()[-1])
+    assert failure["code"] == "UploadFailed"
+    assert "out/a' could not be stored" in failure["message"]
+
+
+def test_a_large_file_goes_up_in_blocks(service: tuple[Store, Access], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, access = service
+    monkeypatch.setattr(blobs, "SINGLE_PUT_LIMIT", 1000)
+    monkeypatch.setattr(blobs, "BLOCK_SIZE", 700)
+    content = os.urandom(2500)
+    path = tmp_path / "big"
+    path.write_bytes(content)
+    client = blobs.BlobStore(access)
+    with path.open("rb") as file:
+        client.write("c/big", file, len(content))
+    client.close()
+    assert store.blobs == {"c/big": content}
+    assert sum("comp=block&" in line for line in store.log) == 4
+
+
+def test_a_file_that_keeps_changing_is_stored_less_and_less_often(tmp_path: Path) -> None:
+    ledger = Ledger()
+    first = Found(tmp_path, tmp_path, "b", Signature(1, 0, 1))
+    assert not ledger.due(first, 9)
+    assert ledger.due(first, 11)
+    ledger.store(first)
+    assert not ledger.due(first, 1000)
+    second = Found(tmp_path, tmp_path, "b", Signature(2, 0, 1))
+    assert not ledger.due(second, 11)
+    assert ledger.due(second, 21)
+
+
+def test_a_command_line_that_fails_ends_its_log_with_the_reason(service: tuple[Store, Access], tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(download("c/none", tmp_path / "to")))
+    command = [sys.executable, "-m", "moorage.podside", "fetch", "--plan", str(plan), "--access", str(service[1].folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stderr.splitlines()[-1]) == {
+        "code": "BlobNotFound",
+        "message": "There is nothing at 'c/none' in the workspace's store.",
+    }
