@@ -8,10 +8,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from tests.embedded.server_workloads_peers import CLUSTER, OTHER_CLUSTER, WS, Service, gone, inventory, job_body, key_of, log, running
 
 from moorage.ids import kube_name
-
-from .server_workloads_peers import CLUSTER, OTHER_CLUSTER, WS, Service, gone, inventory, job_body, key_of, log, running
 
 HISTORY = f"/history/v1.0{WS.id}"
 
@@ -87,33 +86,33 @@ async def test_an_old_sdk_gets_its_pascal_case(service: Service) -> None:
     assert rundata["runMetadata"]["outputs"]["out"]["type"] == "UriFolder"
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"computeId": WS.child("computes", "nope")}, "no compute 'nope' (it has: local)"),
-        ({"computeId": WS.child("computes", "serverless")}, "There is no serverless compute here"),
-        ({"resources": {"instanceType": "huge"}}, "no instance type 'huge'. It has: defaultinstancetype, small"),
-        ({"environmentId": "azureml:AzureML-sklearn-1.0:3"}, "Curated environments"),
-        ({"environmentId": WS.child("environments", "e", "versions", "9")}, "environments 'e:9' does not exist; it has versions 1"),
-        ({"codeId": WS.child("codes", "zz", "versions", "1")}, "properties.codeId: codes 'zz:1' does not exist"),
-        (
-            {"inputs": {"data": {"jobInputType": "uri_file", "uri": "azureml://datastores/workspaceblobstore/paths/no"}}},
-            "nothing is stored at",
-        ),
-        ({"inputs": {"data": {"jobInputType": "uri_file", "uri": "azureml://datastores/other/paths/no"}}}, "no datastore 'other'"),
-        ({"inputs": {"data": {"jobInputType": "uri_file", "uri": "https://example.org/x"}}}, "web address"),
-        ({"inputs": {"data": {"jobInputType": "custom_model", "uri": "azureml:none:1"}}}, "models 'none:1' does not exist"),
-        ({"inputs": {"data": {"jobInputType": "uri_folder", "uri": "azureml://jobs/gone/outputs/x"}}}, "no job 'gone'"),
-        ({"outputs": {"out": {"jobOutputType": "uri_folder", "uri": "azureml:d:1"}}}, "an output must go to a datastore"),
-        ({"limits": {"timeout": "soon"}}, "'soon' is not an ISO 8601 duration"),
-        ({"jobType": "Sweep"}, "not implemented yet"),
-    ],
-)
-async def test_what_cannot_run_is_refused_with_nothing_stored(service: Service, change: dict[str, object], words: str) -> None:
+REFUSED: list[tuple[dict[str, object], str]] = [
+    ({"computeId": WS.child("computes", "nope")}, "no compute 'nope' (it has: local)"),
+    ({"computeId": WS.child("computes", "serverless")}, "There is no serverless compute here"),
+    ({"resources": {"instanceType": "huge"}}, "no instance type 'huge'. It has: defaultinstancetype, small"),
+    ({"environmentId": "azureml:AzureML-sklearn-1.0:3"}, "Curated environments"),
+    ({"environmentId": WS.child("environments", "e", "versions", "9")}, "environments 'e:9' does not exist; it has versions 1"),
+    ({"codeId": WS.child("codes", "zz", "versions", "1")}, "properties.codeId: codes 'zz:1' does not exist"),
+    (
+        {"inputs": {"data": {"jobInputType": "uri_file", "uri": "azureml://datastores/workspaceblobstore/paths/no"}}},
+        "nothing is stored at",
+    ),
+    ({"inputs": {"data": {"jobInputType": "uri_file", "uri": "azureml://datastores/other/paths/no"}}}, "no datastore 'other'"),
+    ({"inputs": {"data": {"jobInputType": "uri_file", "uri": "https://example.org/x"}}}, "web address"),
+    ({"inputs": {"data": {"jobInputType": "custom_model", "uri": "azureml:none:1"}}}, "models 'none:1' does not exist"),
+    ({"inputs": {"data": {"jobInputType": "uri_folder", "uri": "azureml://jobs/gone/outputs/x"}}}, "no job 'gone'"),
+    ({"outputs": {"out": {"jobOutputType": "uri_folder", "uri": "azureml:d:1"}}}, "an output must go to a datastore"),
+    ({"limits": {"timeout": "soon"}}, "'soon' is not an ISO 8601 duration"),
+    ({"jobType": "Sweep"}, "not implemented yet"),
+]
+
+
+async def test_what_cannot_run_is_refused_with_nothing_stored(service: Service) -> None:
     await service.attached()
-    answer = await service.call("PUT", "jobs/j1", job_body(**change), status=400)
-    assert words in answer["error"]["message"]
-    await service.call("GET", "jobs/j1", status=404)
+    for change, words in REFUSED:
+        answer = await service.call("PUT", "jobs/j1", job_body(**change), status=400)
+        assert words in answer["error"]["message"]
+        await service.call("GET", "jobs/j1", status=404)
 
 
 async def test_the_output_of_one_job_is_the_input_of_the_next(service: Service) -> None:
