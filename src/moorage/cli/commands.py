@@ -26,7 +26,7 @@ FORMATS = ("json", "jsonc", "yaml", "table", "tsv", "none")
 _GLOBAL = ("output", "query", "verbose", "debug", "only_show_errors", "workspace_name", "resource_group", "subscription")
 
 
-def _global_options() -> list[click.Parameter]:
+def global_options() -> list[click.Parameter]:
     return [
         click.Option(
             ["-o", "--output"],
@@ -52,7 +52,7 @@ class Command(click.Command):
         self.own = list(self.params)
         self.examples = tuple(examples)
         self.table = table
-        self.params = [*self.params, *_global_options()]
+        self.params = [*self.params, *global_options()]
 
     def invoke(self, ctx: click.Context) -> Any:
         from moorage.cli.session import Session

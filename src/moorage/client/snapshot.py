@@ -115,7 +115,9 @@ def _walk(root: Path, ignored: list[ignore.Rule]) -> Iterator[File]:
     pending = [(root, "", frozenset({top}))]
     while pending:
         folder, prefix, above = pending.pop()
-        for entry in os.scandir(folder):
+        with os.scandir(folder) as scanned:
+            entries = list(scanned)
+        for entry in entries:
             name = f"{prefix}{entry.name}"
             path = Path(entry.path)
             link = entry.is_symlink()

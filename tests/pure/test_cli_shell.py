@@ -1,0 +1,186 @@
+"""The command line as a shell sees it: exit codes, what goes to which stream, formats, help."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from moorage.cli import output, tables
+from moorage.cli.commands import Command
+from moorage.cli.exits import Exit, exit_code
+from moorage.cli.main import application, main
+from moorage.cli.online_endpoint import shares
+from moorage.errors import Conflict, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def moorage(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    capfd.readouterr()
+    code = main(words)
+    out, err = capfd.readouterr()
+    return int(code), out, err
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("MOORAGE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MOORAGE_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MoorageError("x"), Exit.FAILED),
+        (Invalid("x"), Exit.USAGE),
+        (NotFound("x"), Exit.NOT_FOUND),
+        (Conflict("x"), Exit.CONFLICT),
+        (Unavailable("x"), Exit.UNREACHABLE),
+        (Unauthenticated("x"), Exit.UNREACHABLE),
+        (Forbidden("x"), Exit.UNREACHABLE),
+        (Throttled("x"), Exit.FAILED),
+        (Unavailable("x", code="CannotReachEndpoint"), Exit.FAILED),
+    ],
+)
+def test_every_error_has_its_exit_code(error: MoorageError, code: Exit) -> None:
+    assert exit_code(error) is code
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["jbo"], "'moorage' has no command 'jbo'. Did you mean 'job'? See `moorage --help`."),
+        (["job", "lst"], "'moorage job' has no command 'lst'. Did you mean 'list'? See `moorage job --help`."),
+        (["job", "show"], "Missing option '--name' / '-n'. See `moorage job show --help`."),
+        (["job", "show", "--nam", "x"], "No such option"),
+        (["job", "list", "-o", "xml"], "'xml' is not one of"),
+        (["job", "list", "-r", "0"], "0 is not in the range"),
+        (["job", "create", "-f", "absent.yml"], "absent.yml cannot be read: No such file or directory."),
+        (["online-endpoint", "update"], "give --name or --file."),
+        (["model", "create"], "give --file with the YAML document of the model, or its fields as options."),
+        (["compute", "attach", "--type", "AmlCompute", "-n", "x"], "computes of type 'AmlCompute' cannot be attached"),
+        (["config", "set", "colour=red"], "'colour' is no setting"),
+        (["config", "set", "url=nowhere"], "'nowhere' is no address"),
+    ],
+)
+def test_wrong_use_is_exit_code_2_and_one_message(capfd: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
+    code, out, err = moorage(capfd, *words)
+    assert (code, out) == (2, "")
+    assert expected in err and "Traceback" not in err
+
+
+def test_without_a_service_the_exit_code_is_5_and_the_remedy_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = moorage(capfd, "job", "list")
+    assert (code, out) == (5, "")
+    assert "`moorage up` starts one on this machine" in err
+
+
+def test_errors_are_json_where_json_is_asked_for(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    document = tmp_path / "train.yml"
+    document.write_text("type: command\nfoo: 1\n")
+    code, out, err = moorage(capfd, "job", "create", "-f", str(document), "-o", "json")
+    assert (code, out) == (2, "")
+    error = json.loads(err)["error"]
+    assert error["code"] == "ValidationError"
+    assert [detail["target"] for detail in error["details"]] == ["foo", "command", "environment"]
+
+
+def test_a_destructive_command_without_a_terminal_asks_for_yes(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        code, _, err = moorage(capfd, "online-endpoint", "delete", "-n", "digits")
+    assert code == 2 and "give --yes" in err
+
+
+def test_settings_are_written_and_shown_without_the_token(capfd: pytest.CaptureFixture[str]) -> None:
+    assert moorage(capfd, "config", "set", "url=https://h:1", "token=secret", "workspace=w")[0] == 0
+    code, out, _ = moorage(capfd, "config", "show")
+    assert code == 0 and "secret" not in out
+    assert {row["name"]: row["value"] for row in json.loads(out)}["token"] == "(set)"
+    code, out, _ = moorage(capfd, "config", "show", "-w", "other", "--query", "[?name=='workspace'].[value,source]", "-o", "tsv")
+    assert out == "other\toption\n"
+
+
+def test_help_goes_to_stdout_with_exit_code_0(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = moorage(capfd, "job", "create", "--help")
+    assert (code, err) == (0, "")
+    assert "Examples:" in out and "--set PATH=VALUE" in out and "Global options:" in out
+    assert moorage(capfd, "--version")[1].startswith("moorage ")
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    script = f"{sys.executable} -m moorage.cli.main config show | head -c 1 >/dev/null; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=True, env={**os.environ, "MOORAGE_HOME": str(tmp_path)}
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_the_help_imports_neither_http_nor_yaml() -> None:
+    script = "import sys; from moorage.cli.main import main; main(['--help']); print(sorted(m for m in ('httpx2', 'yaml', 'pydantic', 'rich', 'ssl', 'asyncio', 'jmespath') if m in sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    found = []
+    root = click.Context(application, info_name="moorage")
+    for name in application.list_commands(root):
+        if name in ("up", "down", "status", "run", "extension"):
+            continue
+        each = application.get_command(root, name)
+        assert each is not None
+        if isinstance(each, click.Group):
+            found += [(f"{name} {verb}", command) for verb, command in each.commands.items()]
+        else:
+            found.append((name, each))
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])
+def test_every_command_explains_itself_with_examples_that_parse(name: str, command: click.Command) -> None:
+    assert isinstance(command, Command)
+    assert command.help
+    assert command.examples
+    for option in command.params:
+        assert isinstance(option, click.Argument) or getattr(option, "help", None), option.name
+    assert all(f"moorage {name}" in example for example in command.examples)
+    assert not command.table or command.table in tables.TABLES
+
+
+def test_the_reference_page_is_what_the_commands_say() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "cli_reference.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_formats() -> None:
+    rows = [{"name": "a", "n": 1, "ok": True, "inner": {"x": None}}, {"name": "b\tc", "n": None, "ok": False, "inner": {}}]
+    assert output.render(rows, "tsv", query="[].[name,n,ok]") == "a\t1\ttrue\nb\\tc\t\tfalse"
+    assert output.render(rows, "tsv", query="[0].name") == "a"
+    assert output.render(rows, "table", query="[].{Name:name,N:n}") == "Name  N\n----  -\na     1\nb c"
+    assert output.render([], "table", table="jobs") == ""
+    assert output.render(None, "json") == "null"
+    assert output.render("text", "yaml") == "text"
+    assert output.render({"b": 1, "a": "é"}, "json") == '{\n  "a": "é",\n  "b": 1\n}'
+    assert output.render(rows, "none") == ""
+    with pytest.raises(Invalid, match=r"--query '\[\?'"):
+        output.render(rows, "json", query="[?")
+
+
+def test_wide_characters_keep_columns_aligned() -> None:
+    assert output.aligned(["A", "B"], [["日本", "x"], ["ab", "y"]]) == "A     B\n----  -\n日本  x\nab    y"
+
+
+def test_traffic_shares_are_read_and_checked() -> None:
+    assert shares("Blue=90, green=10 red=0", "--traffic") == {"blue": 90, "green": 10}
+    for wrong in ("blue", "blue=x", "blue=101", "a=60 b=60"):
+        with pytest.raises(Invalid):
+            shares(wrong, "--traffic")
