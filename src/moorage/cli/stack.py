@@ -28,6 +28,8 @@ READY_WITHIN = timedelta(seconds=90)
 # Pods get their grace of 30 s, then the processes theirs.
 STOPPED_WITHIN = timedelta(seconds=75)
 _LOOK_SECONDS = 0.05
+# Starts in a row that ended at once: the next ones will too.
+GIVEN_UP_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ def read_settings(home: Home) -> StackSettings:
 def write_settings(home: Home, settings: StackSettings) -> None:
     body = {"stack": asdict(settings), "environment": settings.environment | {"MOORAGE_HOME": str(home.folder)}}
     write_private(home.settings, json.dumps(body))
+    for role in ROLES:
+        home.note_failures(role, 0)
 
 
 def running(home: Home) -> dict[str, Process]:
@@ -120,6 +124,9 @@ def wait_ready(home: Home, settings: StackSettings) -> None:
                 del waiting[role]
         if not waiting:
             return
+        for role in waiting:
+            if home.failures(role) >= GIVEN_UP_AFTER:
+                raise Unavailable(f"{role} ends as soon as it starts. The end of {home.log(role)}:\n{tail(home.log(role))}")
         if monotonic() > deadline:
             role = next(iter(waiting))
             raise Unavailable(

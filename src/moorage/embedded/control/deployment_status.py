@@ -63,7 +63,8 @@ def _progressing(deployment: Manifest, counted: Mapping[str, Any], new: Manifest
         return _set(deployment, "Progressing", "Unknown", ("DeploymentPaused", "Deployment is paused"), now)
     if reason == "DeploymentPaused":
         return _set(deployment, "Progressing", "Unknown", ("DeploymentResumed", "Deployment is resumed"), now)
-    if new is None:
+    rolled_out = reason == "NewReplicaSetAvailable" and counted.get("updatedReplicas", 0) == counted.get("replicas", 0)
+    if new is None or rolled_out:
         return before
     name = new["metadata"]["name"]
     observed = (deployment.get("status") or {}).get("observedGeneration", 0) >= deployment["metadata"].get("generation", 1)
@@ -71,9 +72,9 @@ def _progressing(deployment: Manifest, counted: Mapping[str, Any], new: Manifest
         return _set(deployment, "Progressing", "True", ("NewReplicaSetAvailable", f'ReplicaSet "{name}" has successfully progressed.'), now)
     if _has_progressed(deployment, counted):
         return _refreshed(deployment, ("ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.'), now)
-    if before is None or (reason == "NewReplicaSetAvailable" and counted.get("updatedReplicas", 0) < counted.get("replicas", 0)):
+    if before is None or reason == "NewReplicaSetAvailable":
         return _set(deployment, "Progressing", "True", ("NewReplicaSetCreated", f'Created new replica set "{name}"'), now)
-    if reason not in ("NewReplicaSetAvailable", "ProgressDeadlineExceeded") and _is_late(deployment, before, now):
+    if reason != "ProgressDeadlineExceeded" and _is_late(deployment, before, now):
         return _set(
             deployment, "Progressing", "False", ("ProgressDeadlineExceeded", f'ReplicaSet "{name}" has timed out progressing.'), now
         )

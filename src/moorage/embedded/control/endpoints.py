@@ -24,7 +24,7 @@ _FULL = 100  # endpoints a slice (Kubernetes' default of --max-endpoints-per-sli
 
 def decide(service: Manifest, pods: Sequence[Manifest], slices: Sequence[Manifest]) -> Decision:
     """One turn for a Service; `pods` are its namespace's, `slices` those that carry its name. Slices of other makers are left alone."""
-    selector = (service["spec"] or {}).get("selector")
+    selector = service["spec"].get("selector")
     ours = [one for one in slices if labels_of(one).get(MANAGED_BY) == CONTROLLER and not is_deleting(one)]
     if not selector or service["spec"].get("type") == "ExternalName" or is_deleting(service):
         return Decision([Delete(ENDPOINT_SLICE, one) for one in ours] if not is_deleting(service) else [])

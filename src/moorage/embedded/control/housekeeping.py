@@ -32,15 +32,18 @@ def node_lifecycle(world: World, *, grace: timedelta) -> Loop:
     found_nodes, pods, leases = world.informer(NODE), world.informer(POD), world.informer(LEASE)
     pods.add_index(_NODE, lambda pod: ((pod.get("spec") or {}).get("nodeName"),))
     heard: dict[str, float] = {}
+    renewed: set[str] = set()
 
     def decide(key: Key) -> Decision:
         node = found_nodes.get(key[1])
         if node is None:
             heard.pop(key[1], None)
+            renewed.discard(key[1])
             return NOTHING
         # Measured from when a change was seen here, on a clock that does not jump: a laptop's sleep or a set clock loses no node.
         silence = timedelta(seconds=asyncio.get_running_loop().time() - heard.setdefault(key[1], asyncio.get_running_loop().time()))
-        return nodes.decide(node, pods.find(_NODE, key[1]), nodes.Heartbeat(silence, grace), world.clock())
+        heartbeat = nodes.Heartbeat(silence, grace, renewed=key[1] in renewed)
+        return nodes.decide(node, pods.find(_NODE, key[1]), heartbeat, world.clock())
 
     loop = Loop(world, nodes.COMPONENT, decide)
 
@@ -57,9 +60,15 @@ def node_lifecycle(world: World, *, grace: timedelta) -> Loop:
     def lease_changed(old: Manifest | None, new: Manifest | None) -> None:
         if new is None or namespace_of(new) != _LEASES:
             return
-        if old is None or (old.get("spec") or {}).get("renewTime") != (new.get("spec") or {}).get("renewTime"):
-            # The timer that is set already looks at the time of this beat when it fires, so that a beat costs no turn.
-            hear(name_of(new))
+        name = name_of(new)
+        if old is None:
+            hear(name)
+        elif (old.get("spec") or {}).get("renewTime") != (new.get("spec") or {}).get("renewTime"):
+            hear(name)
+            renewed.add(name)
+            # No turn for a beat of a healthy node: the timer that is set looks at the time of this beat when it fires.
+            if (node := found_nodes.get(name)) is not None and nodes.is_lost(node):
+                loop.queue.add(("", name))
 
     def pod_changed(old: Manifest | None, new: Manifest | None) -> None:
         name = (new.get("spec") or {}).get("nodeName") if new is not None else None
@@ -73,9 +82,9 @@ def node_lifecycle(world: World, *, grace: timedelta) -> Loop:
 
 
 def _beat(node: Manifest) -> Sequence[object]:
-    """What a living node agent changes: the times and values of conditions, but not what this controller makes of them."""
+    """What a living node agent changes, and this controller does not."""
     conditions = (node.get("status") or {}).get("conditions") or ()
-    return [(one.get("type"), one.get("lastHeartbeatTime"), one.get("status") != "Unknown") for one in conditions]
+    return [(one.get("type"), one.get("lastHeartbeatTime")) for one in conditions]
 
 
 def pod_collector(world: World) -> Loop:

@@ -26,16 +26,21 @@ _PRESSURES = {
     "PIDPressure": "node.kubernetes.io/pid-pressure",
 }
 _OURS = frozenset({NOT_READY, UNREACHABLE, _CORDONED, *_PRESSURES.values()})
+_SILENT = "NodeStatusUnknown"
 # What Kubernetes' admission gives a pod that says nothing about a lost node (DefaultTolerationSeconds).
 _DEFAULT_TOLERATION = timedelta(seconds=300)
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """How long ago the node was last heard of, on a clock that does not jump, and how long it may be silent."""
+    """How long ago the node was last heard of, on a clock that does not jump, and how long it may be silent.
+
+    `renewed`: it was really heard, not just given the benefit of the doubt when this controller started.
+    """
 
     silence: timedelta
     grace: timedelta
+    renewed: bool = False
 
     @property
     def lost(self) -> bool:
@@ -46,26 +51,35 @@ def decide(node: Manifest, pods: Sequence[Manifest], heartbeat: Heartbeat, now: 
     """One turn for a node and the `pods` bound to it."""
     steps: list[Step] = []
     status = node.get("status") or {}
-    if heartbeat.lost and _state(node) != "Unknown":
-        unknown = {**status, "conditions": _unknown(status, now)}
-        steps += [
-            *set_status(NODE, node, unknown),
-            Record(node, "Normal", "NodeNotReady", f"Node {name_of(node)} status is now: NodeNotReady", COMPONENT),
-        ]
-        status = unknown
+    if heartbeat.lost and _state(status) != "Unknown":
+        # Pods first: nobody on a lost node can say that they still answer, and once the node is Unknown this is not looked at again.
+        steps += [step for pod in pods if (step := _unready(pod, now)) is not None]
+        status = {**status, "conditions": _unknown(status, now)}
+        steps += [*set_status(NODE, node, status), _announce(node, "NodeNotReady")]
+    elif heartbeat.renewed and not heartbeat.lost and (condition(status, "Ready") or {}).get("reason") == _SILENT:
+        # The agent lives after all: its machine slept, or its process was stopped. It tells its conditions only when it starts.
+        status = {**status, "conditions": _revived(status, now)}
+        steps += [*set_status(NODE, node, status), _announce(node, "NodeReady")]
     taints = _taints(node, status, now)
     if taints != list(taints_of(node)):
         steps.append(Patch(NODE, node, {"spec": {"taints": taints or None}}))
-    if _state({"metadata": {}, "status": status}) == "Unknown":
-        steps += [step for pod in pods if (step := _unready(pod, now)) is not None]
     evictions, wait = _evictions(pods, taints, now)
     rest = None if heartbeat.lost else heartbeat.grace - heartbeat.silence
     return Decision([*steps, *evictions], sooner(wait, rest))
 
 
-def _state(node: Mapping[str, Any]) -> str:
+def is_lost(node: Manifest) -> bool:
+    """Whether this controller has declared the node lost."""
+    return (condition(node, "Ready") or {}).get("reason") == _SILENT
+
+
+def _announce(node: Manifest, reason: str) -> Record:
+    return Record(node, "Normal", reason, f"Node {name_of(node)} status is now: {reason}", COMPONENT)
+
+
+def _state(status: Mapping[str, Any]) -> str:
     """The status of condition Ready; a node that has none yet is not ready."""
-    found = condition(node, "Ready")
+    found = condition(status, "Ready")
     return str(found.get("status")) if found else "False"
 
 
@@ -77,8 +91,24 @@ def _unknown(status: Mapping[str, Any], now: datetime) -> list[Manifest]:
                 **one,
                 "status": "Unknown",
                 "lastTransitionTime": rfc3339(now),
-                "reason": "NodeStatusUnknown",
+                "reason": _SILENT,
                 "message": "Kubelet stopped posting node status.",
+            }
+        conditions.append(one)
+    return conditions
+
+
+def _revived(status: Mapping[str, Any], now: datetime) -> list[Manifest]:
+    conditions = []
+    for one in status.get("conditions") or ():
+        if one.get("reason") == _SILENT:
+            good = ("True", "KubeletReady") if one["type"] == "Ready" else ("False", f"KubeletHasNo{one['type']}")
+            one = {
+                **one,
+                "status": good[0],
+                "reason": good[1],
+                "message": "the node agent is heard again",
+                "lastTransitionTime": rfc3339(now),
             }
         conditions.append(one)
     return conditions
@@ -102,7 +132,6 @@ def _taints(node: Manifest, status: Mapping[str, Any], now: datetime) -> list[Ma
 
 
 def _unready(pod: Manifest, now: datetime) -> Patch | None:
-    """Nobody on a lost node can say that a pod still answers."""
     if is_finished(pod) or not is_ready(pod):
         return None
     made = {"type": "Ready", "status": "False", "lastTransitionTime": rfc3339(now)}

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from moorage.clock import Clock, now
 from moorage.embedded.control import garbage, housekeeping, namespaces, scheduler, storage, workloads
-from moorage.embedded.control.world import World
-from moorage.kube.cluster import Cluster
+from moorage.embedded.control.world import ControlPlane, World
 
 _NODE_GRACE = timedelta(seconds=40)  # Kubernetes' --node-monitor-grace-period, which is four heartbeats
 
 
 async def run_controllers(
-    cluster: Cluster, *, volumes: Path, root_ca: str | None = None, node_grace: timedelta = _NODE_GRACE, clock: Clock = now
+    cluster: ControlPlane, *, volumes: Path, root_ca: str | None = None, node_grace: timedelta = _NODE_GRACE, clock: Clock = now
 ) -> None:
     """Run until cancelled; a failing controller is logged and backed off and takes nothing else down.
 

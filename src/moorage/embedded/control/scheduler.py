@@ -13,7 +13,7 @@ from moorage.embedded.control.pods import is_finished
 from moorage.embedded.control.scheduling.plan import GROUP, Plan, Volumes, group_of, is_waiting, plan
 from moorage.embedded.control.scheduling.snapshot import Requests, Room, Snapshot
 from moorage.embedded.control.scheduling.volumes import reach
-from moorage.embedded.control.steps import NOTHING, Decision, Patch, Record, Step, set_status
+from moorage.embedded.control.steps import NOTHING, Bind, Decision, Patch, Record, Step, set_status
 from moorage.embedded.control.world import World
 from moorage.kube.cluster import PatchType
 from moorage.kube.kinds import NODE, POD, POD_GROUP, PV, PVC
@@ -99,10 +99,12 @@ def _phase(one: Manifest) -> Any:
 
 
 def _is_unconfirmed(pod: Manifest) -> bool:
-    """Bound, but its condition does not say so: the scheduler was stopped between the two writes, or somebody named the node by hand."""
-    return (
-        bool((pod.get("spec") or {}).get("nodeName")) and not is_true(pod, "PodScheduled") and not is_finished(pod) and not is_deleting(pod)
-    )
+    """Bound, but its condition does not say so: the scheduler was stopped between the two writes, or somebody named the node by hand.
+
+    Once the node has started on the pod, its conditions are the node's.
+    """
+    bound = bool((pod.get("spec") or {}).get("nodeName")) and not (pod.get("status") or {}).get("startTime")
+    return bound and not is_true(pod, "PodScheduled") and not is_finished(pod) and not is_deleting(pod)
 
 
 def _component(pod: Manifest) -> str:
@@ -113,8 +115,7 @@ def _steps(pod: Manifest, found: Plan, now: datetime) -> list[Step]:
     uid = uid_of(pod)
     if (node := found.places.get(uid)) is not None:
         words = f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {node}"
-        bind = Patch(POD, pod, {"spec": {"nodeName": node}})
-        return [bind, _scheduled(pod, now), Record(pod, "Normal", "Scheduled", words, _component(pod))]
+        return [Bind(pod, node), _scheduled(pod, now), Record(pod, "Normal", "Scheduled", words, _component(pod))]
     message = found.refused.get(uid)
     before = condition(pod, "PodScheduled")
     if message is None or (before and before.get("status") == "False" and before.get("message") == message):

@@ -50,6 +50,14 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True)
+class Bind:
+    """Give a pod to a node, as `POST pods/NAME/binding` does: the one way in which a pod's node may be set."""
+
+    pod: Manifest
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """An event about an object. The same one again counts up."""
 
@@ -60,7 +68,7 @@ class Record:
     component: str
 
 
-Step = Create | Delete | Patch | Record
+Step = Bind | Create | Delete | Patch | Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
+from typing import Protocol
 
 from moorage.clock import Clock, now
 from moorage.embedded.control.objects import revision_of
-from moorage.embedded.control.steps import Create, Delete, Patch, Record, Step
+from moorage.embedded.control.steps import Bind, Create, Delete, Patch, Record, Step
 from moorage.errors import Conflict, MoorageError, NotFound
 from moorage.kube.cluster import Cluster, PatchType
 from moorage.kube.events import EventRecorder
 from moorage.kube.informer import Informer, Informers
-from moorage.kube.kinds import EVENT, Kind
+from moorage.kube.kinds import EVENT, POD, Kind
 from moorage.kube.metadata import describe, is_deleting, key_of, name_of, namespace_of, uid_of
 from moorage.specs.manifest import Manifest
 
@@ -31,6 +32,12 @@ _ABREAST = 50
 # An informer that has not shown a write by then is listing anew or has lost its API; deciding on its old look is then safe, since every write
 # names the version or uid it was decided on.
 _PATIENCE = timedelta(seconds=5)
+
+
+class ControlPlane(Cluster, Protocol):
+    """A cluster that also lets its scheduler bind."""
+
+    async def bind(self, namespace: str, pod: str, node: str) -> Manifest: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class World:
         clock: wall-clock UTC, for what is stored in objects.
     """
 
-    def __init__(self, cluster: Cluster, *, clock: Clock = now) -> None:
+    def __init__(self, cluster: ControlPlane, *, clock: Clock = now) -> None:
         self.cluster = cluster
         self.clock = clock
         self.informers = Informers(cluster)
@@ -103,8 +110,10 @@ class World:
             for _, run in groupby(steps, key=lambda step: (type(step), getattr(step, "kind", None))):
                 for batch in _batches(list(run)):
                     await self._together(batch, deeds, latest)
-        finally:
+        except MoorageError:
             await self._shown(deeds)
+            raise
+        await self._shown(deeds)
 
     async def carry_out_each(self, runs: Sequence[Sequence[Step]]) -> None:
         """Carry out each run on its own, many abreast; the first failure is raised once all have been tried."""
@@ -130,6 +139,8 @@ class World:
 
     async def _carry(self, step: Step, latest: dict[tuple[Kind, str], Manifest]) -> _Deed | None:
         match step:
+            case Bind():
+                return await self._bind(step)
             case Create():
                 return await self._create(step)
             case Delete():
@@ -139,6 +150,10 @@ class World:
             case Record():
                 await self.record(step)
                 return None
+
+    async def _bind(self, step: Bind) -> _Deed:
+        namespace, name = key_of(step.pod)
+        return _Deed(POD, step.pod, await self.cluster.bind(namespace, name, step.node))
 
     async def _create(self, step: Create) -> _Deed:
         try:

@@ -1,0 +1,85 @@
+"""`moorage run agent`: gateway, training operator and inference operator of the cluster this pod runs in, under one leader election."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from moorage.cli.commands import SETTINGS
+
+log = logging.getLogger("moorage.agent")
+CONNECTION = Path("/etc/moorage/connection")
+HEALTH_PORT = 8081
+LEASE = "moorage-agent"
+
+
+@click.command("agent", help="Run gateway and operators of the cluster this pod runs in.", context_settings=SETTINGS)
+@click.option("--enable", "enabled", multiple=True, type=click.Choice(["training", "inference"]), help="Which operators to run.")
+@click.option(
+    "--connection", type=click.Path(path_type=Path), default=CONNECTION, show_default=True, help="Folder with url, cluster, token, ca.crt."
+)
+def agent(enabled: Sequence[str], connection: Path) -> None:
+    import uvloop
+
+    from moorage.cli.run import log_to_stderr
+
+    log_to_stderr()
+    uvloop.run(_serve(frozenset(enabled), connection))
+
+
+async def _serve(enabled: frozenset[str], folder: Path) -> None:
+    from moorage.gateway.connection import read_connection
+    from moorage.gateway.run import run_gateway
+    from prometheus_client import generate_latest
+
+    from moorage.cli.run import pod_address, until_stopped
+    from moorage.inference import controller as inference
+    from moorage.kube.controller import Controller
+    from moorage.kube.informer import Informers
+    from moorage.kube.leader import LeaderElection, LeaseConfig
+    from moorage.kube.remote import connect
+    from moorage.router.admin import serve_pages, text_page
+    from moorage.training import controller as training
+
+    connection = read_connection(folder)
+    cluster = connect()
+    election = LeaderElection(cluster, LeaseConfig(LEASE, os.environ.get("POD_NAMESPACE", "azureml"), os.environ.get("POD_NAME", "agent")))
+    known = asyncio.Event()
+
+    async def work() -> None:
+        informers = Informers(cluster)
+        configs = []
+        if "training" in enabled:
+            configs.append(training.config())
+        if "inference" in enabled:
+            configs += [inference.config(), inference.endpoint_config()]
+        controllers = [Controller(cluster, config, informers=informers) for config in configs]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(informers.run(), name="informers")
+            for controller in controllers:
+                group.create_task(controller.run())
+            group.create_task(run_gateway(cluster, connection), name="gateway")
+            await informers.synced()
+            known.set()
+            log.info("working: gateway%s", "".join(f", {name}" for name in sorted(enabled)))
+
+    # Ready does not depend on the workspace service: workloads must not notice that it is away.
+    pages = await serve_pages(
+        pod_address(),
+        HEALTH_PORT,
+        {
+            b"/healthz": lambda: text_page(200, "ok\n"),
+            b"/readyz": lambda: text_page(200, "ok\n") if known.is_set() else text_page(503, "the cluster's objects are not known yet\n"),
+            b"/metrics": lambda: (200, b"text/plain; version=0.0.4; charset=utf-8", generate_latest()),
+        },
+    )
+    try:
+        await until_stopped(lambda: election.run(work))
+    finally:
+        pages.close()
+        await cluster.close()

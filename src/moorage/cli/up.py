@@ -1,0 +1,210 @@
+"""`moorage up`, `down`, `status`: the embedded cluster and the workspace service on this machine, extension installed, cluster attached."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from moorage.cli.commands import command
+from moorage.cli.home import Home, default_home
+from moorage.cli.stack import StackSettings, answers, check_ports, read_settings, running, start, stop, trust, wait_ready, write_settings
+from moorage.cli.steps import Steps
+from moorage.errors import Conflict, Invalid, NotFound
+from moorage.specs.manifest import Manifest
+
+if TYPE_CHECKING:
+    from moorage.cli.session import Session
+
+EXTENSION = "moorage"
+CLUSTER = "local"
+COMPUTE = "local"
+SETTINGS = {
+    "enableTraining": "True",
+    "enableInference": "True",
+    "inferenceRouterServiceType": "ClusterIP",
+    "allowInsecureConnections": "True",
+    "inferenceRouterHA": "False",
+}
+# The profile's token is this machine's user's own; the key that signs it lies beside it.
+_TOKEN_LIFE = timedelta(days=365)
+
+
+@command(None, "up", examples=["moorage up", "moorage up --nodes 3", "moorage up --tour examples/digits"])
+@click.option("--nodes", type=click.IntRange(1, 20), help="Nodes of the embedded cluster. Default: as before, 2 at first.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the workspace service. Default: as before, 8450 at first.")
+@click.option("--api-port", type=click.IntRange(1, 65535), help="Port of the embedded cluster's API. Default: as before, 6550 at first.")
+@click.option("--tour", metavar="FOLDER", help="Then train, register, deploy and score the example in FOLDER.")
+def up(session: Session, nodes: int | None, port: int | None, api_port: int | None, tour: str | None) -> Manifest | None:
+    """Start an embedded Kubernetes cluster and a workspace service on this machine, or go on where `moorage down` stopped.
+
+    The cluster gets the extension and is attached to the workspace `default` as compute target `local`. Everything lies in
+    $MOORAGE_HOME (~/.moorage).
+    """
+    from moorage.cli.tour import check_tour, run_tour
+
+    home = default_home()
+    if tour is not None:
+        check_tour(tour)
+    steps = Steps(3 + (4 if tour else 0), quiet=session.quiet)
+    home.prepare()
+    with home.locked():
+        before = read_settings(home)
+        settings = StackSettings(api_port or before.api_port, port or before.port, nodes or before.nodes)
+        found = running(home)
+        if len(found) == 3:
+            raise Conflict(
+                f"Moorage is already running: cluster {before.api_url}, workspace service {before.url}. "
+                "See it with 'moorage status', stop it with 'moorage down'."
+            )
+        with _undone_when_interrupted(home, begun=not found):
+            with steps.step("Embedded cluster and workspace service"):
+                _start(home, settings, adopt=bool(found))
+            steps.note(f"cluster    {settings.api_url}   KUBECONFIG={home.kubeconfig}")
+            steps.note(f"workspace  {settings.url}   subscription {_scope()[0]}, resource group {_scope()[1]}, workspace {_scope()[2]}")
+            with steps.step(f"Extension '{EXTENSION}' in the cluster"):
+                _install(home, steps)
+            with steps.step(f"Compute target '{COMPUTE}'"):
+                _attach()
+        if tour is not None:
+            run_tour(tour, steps)
+    _farewell(home, settings, steps, toured=tour is not None)
+    return None
+
+
+@command(None, "down", examples=["moorage down", "moorage down --purge --yes"])
+@click.option("--purge", is_flag=True, help="Remove the state folder too: clusters, jobs, models, everything.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation of --purge.")
+def down(session: Session, purge: bool, yes: bool) -> Manifest | None:
+    """Stop what `moorage up` started. All state stays, and `moorage up` goes on with it; with --purge every trace is removed."""
+    home = default_home()
+    if not home.folder.exists():
+        raise NotFound(f"There is nothing to stop: {home.folder} does not exist.", target="MOORAGE_HOME")
+    if purge and not yes and not click.confirm(f"Remove {home.folder} with all jobs, models and logs?", err=True):
+        raise Invalid("Nothing was removed.")
+    home.run.mkdir(exist_ok=True)
+    with home.locked():
+        stopped = stop(home)
+        session.say(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
+        if purge:
+            home.purge()
+            session.say(f"Removed {home.folder}.")
+        else:
+            session.say(f"State is kept in {home.folder}; 'moorage up' goes on with it.")
+    return None
+
+
+@command(None, "status", examples=["moorage status", "moorage status -o json"], table="processes")
+def status(session: Session) -> list[Manifest]:
+    """Show the processes of this machine, where they listen, and whether they are ready. Exit code 5 when something is not."""
+    home = default_home()
+    settings = read_settings(home)
+    found = running(home)
+    addresses = {"cluster": settings.api_url, "server": settings.url}
+    rows: list[Manifest] = []
+    for role in ("supervisor", "cluster", "server"):
+        process = found.get(role)
+        state = "stopped"
+        if process is not None:
+            state = "running"
+            if role in addresses:
+                state = "ready" if answers(f"{addresses[role]}/readyz", trust(home)) else "not ready"
+        rows.append(
+            {
+                "name": role,
+                "state": state,
+                "pid": process.pid if process else None,
+                "address": addresses.get(role, ""),
+                "log": str(home.log(role)),
+            }
+        )
+    if any(row["state"] in ("stopped", "not ready") for row in rows):
+        session.exit_with(5)
+    return rows
+
+
+def _start(home: Home, settings: StackSettings, *, adopt: bool) -> None:
+    from moorage.client.profile import save
+    from moorage.identity.keyfiles import signing_key
+    from moorage.identity.pki import ensure_authority
+    from moorage.identity.roles import Role
+    from moorage.identity.tokens import Tokens
+
+    if not adopt:
+        check_ports(settings)
+    ensure_authority(home.pki)
+    subscription, group, workspace = _scope()
+    token = Tokens(signing_key(home.server / "keys" / "signing.pem")).issue_user("local", {"/": Role.OWNER}, _TOKEN_LIFE)
+    changes = {"url": settings.url, "token": token, "ca": str(home.pki / "ca.pem"), "kubeconfig": str(home.kubeconfig)}
+    save(changes | {"subscription": subscription, "resource_group": group, "workspace": workspace})
+    write_settings(home, settings)
+    if home.process("supervisor") is None:
+        start(home)
+    wait_ready(home, settings)
+
+
+def _scope() -> tuple[str, str, str]:
+    """The workspace that the service makes at its first start (server/settings.py)."""
+    from moorage.server.settings import Settings
+
+    fields = Settings.model_fields
+    return str(fields["subscription"].default), str(fields["resource_group"].default), str(fields["workspace"].default)
+
+
+def _install(home: Home, steps: Steps) -> None:
+    from moorage.cli.extension import create_extension
+
+    create_extension(EXTENSION, SETTINGS, cluster_name=CLUSTER, kubeconfig=home.kubeconfig, report=steps.note)
+
+
+def _attach() -> None:
+    from moorage.cli.extension import cluster_path
+    from moorage.client.connection import Client
+    from moorage.client.profile import load
+
+    with Client(load()) as client:
+        path = client.path("computes", COMPUTE)
+        if client.find(path) is None:
+            client.apply(
+                path,
+                {
+                    "location": "local",
+                    "properties": {
+                        "computeType": "Kubernetes",
+                        "resourceId": cluster_path(client.workspace, CLUSTER),
+                        "properties": {"namespace": "default"},
+                    },
+                },
+            )
+
+
+@contextlib.contextmanager
+def _undone_when_interrupted(home: Home, *, begun: bool) -> Iterator[None]:
+    """What this `up` started is stopped again when it fails or Ctrl-C comes; state stays, and the next `up` goes on from it."""
+    try:
+        yield
+    except BaseException:
+        if begun:
+            click.echo("Stopping what was started ...", err=True)
+            stop(home)
+        raise
+
+
+def _farewell(home: Home, settings: StackSettings, steps: Steps, *, toured: bool) -> None:
+    lines = [
+        f"Ready after {steps.total()}. Try:",
+        "  moorage compute show -n local              what your jobs run on",
+        "  moorage job create -f examples/digits/train.yml --stream",
+        "  moorage job list                           and what became of them",
+    ]
+    if toured:
+        lines.append("  moorage online-endpoint get-credentials -n digits")
+    lines += [
+        f"  export KUBECONFIG={home.kubeconfig}; kubectl get pods -A",
+        "  moorage down                               stop; state is kept",
+    ]
+    for line in lines:
+        click.echo(line)

@@ -1,0 +1,205 @@
+"""Wrong input and dying processes. Each wrong input gives one clear message, a non-zero exit, and leaves nothing half-made."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.stack.conftest import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+
+JOB = """
+type: command
+command: {command}
+environment: {{image: python:3.11}}
+compute: azureml:local
+"""
+
+
+def write(folder: Path, text: str, name: str = "job.yml") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def jobs(stack: Stack) -> list[str]:
+    return [job["name"] for job in stack.ok("job", "list").json]
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "code"),
+    [
+        ("type: command\n  command: x", "job.yml", 2),
+        ("type: command\ncommandd: python x.py\nenvironment: {image: x}\ncompute: azureml:local", "command", 2),
+        ("type: command\nenvironment: {image: x}\ncompute: azureml:local", "command", 2),
+        (JOB.format(command="'true'").replace("azureml:local", "azureml:nowhere"), "nowhere", (2, 3)),
+        (JOB.format(command="'true'") + "resources: {instance_type: huge}", "defaultinstancetype", 2),
+        (JOB.format(command="'true'") + "code: no/such/folder", "no/such/folder", 2),
+        (JOB.format(command="'echo ${{inputs.missing}}'"), "missing", 2),
+        (JOB.format(command="'true'") + "inputs: {m: {type: custom_model, path: 'azureml:ghost:1'}}", "ghost", (2, 3)),
+    ],
+    ids=["unparsable", "unknown field", "missing field", "compute", "instance type", "code folder", "input reference", "model"],
+)
+def test_a_wrong_job_is_refused_with_field_and_remedy_and_no_job_is_made(
+    stack: Stack, tmp_path: Path, change: str, said: str, code: int | tuple[int, ...]
+) -> None:
+    before = jobs(stack)
+    ran = stack.run("job", "create", "-f", write(tmp_path, change))
+    assert ran.code in (code if isinstance(code, tuple) else (code,)), ran.err
+    assert said in ran.err and "Traceback" not in ran.err
+    assert ran.out == ""
+    assert jobs(stack) == before
+
+
+def test_a_requirement_that_does_not_exist_fails_the_job_and_names_it(stack: Stack, tmp_path: Path) -> None:
+    conda = "{dependencies: [pip, {pip: ['moorage-no-such-package-at-all==1.0']}]}"
+    text = JOB.format(command="'true'").replace("{image: python:3.11}", f"{{image: python:3.11, conda_file: {conda}}}")
+    ran = stack.run("job", "create", "-f", write(tmp_path, text), "--stream")
+    assert ran.code == 1
+    assert "moorage-no-such-package-at-all" in ran.err and "Traceback" not in ran.err
+
+
+def test_a_failing_script_shows_its_exit_code_and_last_lines_and_keeps_its_outputs(stack: Stack, tmp_path: Path) -> None:
+    text = JOB.format(command='"echo kept > ${{outputs.o}}/kept.txt; echo the last words; exit 7"') + "outputs: {o: {type: uri_folder}}\n"
+    ran = stack.run("job", "create", "-f", write(tmp_path, text), "--name", "failing", "--stream")
+    assert ran.code == 1
+    assert "7" in ran.err and "the last words" in ran.out + ran.err
+    assert stack.job_status("failing") == "Failed"
+    stack.ok("job", "download", "-n", "failing", "--output-name", "o", "--download-path", str(tmp_path / "got"))
+    assert [path.read_text() for path in (tmp_path / "got").rglob("kept.txt")] == ["kept\n"]
+
+
+def test_interrupting_a_stream_leaves_the_job_running(stack: Stack, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    text = JOB.format(command=f'"echo begun; while [ ! -e {gate} ]; do sleep 0.1; done; echo done"')
+    stack.ok("job", "create", "-f", write(tmp_path, text), "--name", "watched")
+    streaming = stack.popen("job", "stream", "-n", "watched")
+    stack.until(lambda: stack.job_status("watched") == "Running", "the job runs")
+    streaming.send_signal(signal.SIGINT)
+    said, _ = streaming.communicate(timeout=20)
+    assert streaming.returncode == 130 and b"moorage job" in said and b"Traceback" not in said
+    gate.touch()
+    stack.until(lambda: stack.job_status("watched") == "Completed", "the job goes on to its end")
+
+
+def test_cancelling_ends_a_job(stack: Stack, tmp_path: Path) -> None:
+    stack.ok("job", "create", "-f", write(tmp_path, JOB.format(command="'sleep 600'")), "--name", "endless")
+    stack.until(lambda: stack.job_status("endless") == "Running", "the job runs")
+    stack.ok("job", "cancel", "-n", "endless")
+    stack.until(lambda: stack.job_status("endless") == "Canceled", "the job is cancelled")
+
+
+@pytest.mark.parametrize("victim", ["cluster", "server", "agent", "supervisor"])
+def test_a_job_completes_although_a_process_is_killed_in_the_middle(stack: Stack, tmp_path: Path, victim: str) -> None:
+    gate = tmp_path / "gate"
+    text = JOB.format(
+        command=f'"echo begun; while [ ! -e {gate} ]; do sleep 0.1; done; echo result > ${{{{outputs.o}}}}/r.txt; echo ended"'
+    )
+    text += "outputs: {o: {type: uri_folder}}\n"
+    name = f"survives-{victim}"
+    stack.ok("job", "create", "-f", write(tmp_path, text), "--name", name)
+    stack.until(lambda: stack.job_status(name) == "Running", "the job runs")
+    if victim == "agent":
+        pods = stack.kubectl(
+            "get", "pods", "-n", "azureml", "-l", "app.kubernetes.io/component=gateway", "-o", "jsonpath={.items[0].status.podIP}"
+        )
+        found = subprocess.run(["pgrep", "-f", "run agent --enable"], capture_output=True, text=True, check=False).stdout.split()
+        mine = [
+            int(pid)
+            for pid in found
+            if pods.out and f"POD_IP={pods.out}" in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+        ]
+        assert mine
+        for pid in mine:
+            os.kill(pid, signal.SIGKILL)
+    else:
+        stack.kill(victim)
+    gate.touch()
+    stack.until(lambda: stack.job_status(name) == "Completed", f"the job completes without {victim}", seconds=120)
+    stack.ok("job", "download", "-n", name, "--output-name", "o", "--download-path", str(tmp_path / "got"))
+    assert [path.read_text() for path in (tmp_path / "got").rglob("r.txt")] == ["result\n"]
+    log = stack.ok("job", "stream", "-n", name)
+    assert "begun" in log.out + log.err and "ended" in log.out + log.err
+    if victim == "supervisor":
+        assert stack.up().code == 0, "up starts a supervisor again"
+
+
+def test_a_scoring_script_that_fails_in_init_shows_its_traceback(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "score").mkdir()
+    write(tmp_path / "score", "def init():\n    raise ValueError('no model here')\n\ndef run(raw_data):\n    return 1\n", "score.py")
+    endpoint = write(tmp_path, "name: broken\ncompute: azureml:local\nauth_mode: key\n", "endpoint.yml")
+    deployment = write(
+        tmp_path,
+        "name: blue\nendpoint_name: broken\ntype: kubernetes\ncode_configuration: {code: score, scoring_script: score.py}\n"
+        "environment: {image: python:3.11}\ninstance_count: 1\n",
+        "deployment.yml",
+    )
+    stack.ok("online-endpoint", "create", "-f", endpoint)
+    ran = stack.run("online-deployment", "create", "-f", deployment)
+    assert ran.code == 1
+    assert "ValueError: no model here" in ran.err
+    stack.ok("online-endpoint", "delete", "-n", "broken", "--yes")
+
+
+def test_a_scoring_script_that_fails_in_run_gives_the_contracts_status_and_leaves_its_traceback_in_the_log(
+    stack: Stack, tmp_path: Path
+) -> None:
+    (tmp_path / "score").mkdir()
+    write(tmp_path / "score", "def init():\n    pass\n\ndef run(raw_data):\n    raise KeyError('pixels')\n", "score.py")
+    stack.ok("online-endpoint", "create", "-f", write(tmp_path, "name: fragile\ncompute: azureml:local\nauth_mode: key\n", "endpoint.yml"))
+    deployment = write(
+        tmp_path,
+        "name: blue\nendpoint_name: fragile\ntype: kubernetes\ncode_configuration: {code: score, scoring_script: score.py}\n"
+        "environment: {image: python:3.11}\ninstance_count: 1\n",
+        "deployment.yml",
+    )
+    stack.ok("online-deployment", "create", "-f", deployment, "--all-traffic")
+    request = write(tmp_path, "{}", "request.json")
+    ran = stack.run("online-endpoint", "invoke", "-n", "fragile", "--request-file", request)
+    assert ran.code == 1 and "424" in ran.err and "500" in ran.err
+    log = stack.ok("online-deployment", "get-logs", "-e", "fragile", "-n", "blue")
+    assert "KeyError: 'pixels'" in log.out
+    stack.ok("online-endpoint", "delete", "-n", "fragile", "--yes")
+
+
+def test_a_second_up_says_that_it_runs_already(stack: Stack) -> None:
+    ran = stack.up()
+    assert ran.code == 4 and "already running" in ran.err
+
+
+def test_a_taken_port_is_named_with_the_option_that_chooses_another(own_stack: Stack) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", own_stack.ports[1]))
+        holder.listen()
+        ran = own_stack.up()
+    assert ran.code == 4 and str(own_stack.ports[1]) in ran.err and "--port" in ran.err
+    assert own_stack.run("status").code == 5
+
+
+def test_a_folder_that_is_not_ours_is_never_touched(own_stack: Stack) -> None:
+    own_stack.home.mkdir()
+    (own_stack.home / "thesis.txt").write_text("mine")
+    assert own_stack.up().code == 2
+    assert own_stack.run("down", "--purge", "--yes").code == 3
+    assert (own_stack.home / "thesis.txt").read_text() == "mine"
+    (own_stack.home / "thesis.txt").unlink()
+
+
+def test_interrupting_up_stops_what_it_started_and_purge_leaves_nothing(own_stack: Stack) -> None:
+    starting = own_stack.popen("up", "--api-port", str(own_stack.ports[0]), "--port", str(own_stack.ports[1]))
+    own_stack.until(lambda: (own_stack.home / "run" / "cluster.json").exists(), "the cluster process starts")
+    starting.send_signal(signal.SIGINT)
+    said, _ = starting.communicate(timeout=90)
+    assert starting.returncode == 130, said
+    assert b"Traceback" not in said
+    assert not [role for role in ("supervisor", "cluster", "server") if (own_stack.home / "run" / f"{role}.json").exists()]
+    assert own_stack.run("down", "--purge", "--yes").code == 0
+    assert not own_stack.home.exists()
+    left = subprocess.run(["pgrep", "-f", str(own_stack.home)], capture_output=True, text=True, check=False).stdout.split()
+    assert left == []

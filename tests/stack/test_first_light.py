@@ -1,0 +1,69 @@
+"""The main job on the embedded cluster: what a newcomer's first command does, and what survives it. Slow: whole processes, a real training job."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.stack.conftest import EXAMPLE, Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+
+
+def test_the_main_job_trains_serves_and_scores(stack: Stack) -> None:
+    from moorage.cli.steps import Steps  # noqa: F401  the tour is run below as users run it
+
+    job = "digits-first"
+    streamed = stack.ok("job", "create", "-f", str(EXAMPLE / "train.yml"), "--name", job, "--stream", timeout=240)
+    assert "accuracy on the held-out ones" in streamed.out + streamed.err
+    shown = stack.ok("job", "show", "-n", job).json
+    assert shown["status"] == "Completed"
+    stack.ok("model", "create", "--name", "digits", "--type", "custom_model", "--path", f"azureml://jobs/{job}/outputs/model")
+    stack.ok("online-endpoint", "create", "-f", str(EXAMPLE / "endpoint.yml"))
+    stack.ok("online-deployment", "create", "-f", str(EXAMPLE / "deployment.yml"), "--all-traffic", timeout=240)
+    endpoint = stack.ok("online-endpoint", "show", "-n", "digits").json
+    assert endpoint["provisioning_state"] == "Succeeded"
+    assert re.search(r"/api/v1/endpoint/digits/score$", endpoint["scoring_uri"])
+
+
+def test_what_was_done_is_there_after_down_and_up(stack: Stack) -> None:
+    stack.ok("down")
+    assert stack.run("status").code == 5
+    assert stack.up().code == 0
+    assert stack.ok("job", "show", "-n", "digits-first").json["status"] == "Completed"
+    stack.until(lambda: stack.run("online-deployment", "get-logs", "-e", "digits", "-n", "blue").code == 0, "the deployment serves again")
+
+
+def test_the_stock_kubectl_works_on_it(stack: Stack) -> None:
+    assert "gateway" in stack.kubectl("get", "deployments", "-n", "azureml").out
+    assert stack.kubectl("wait", "--for=condition=Available", "deployment/gateway", "-n", "azureml", "--timeout=60s").code == 0
+    assert stack.kubectl("get", "nodes", "-o", "wide").code == 0
+    pod = stack.kubectl("get", "pods", "-n", "azureml", "-o", "name").out.split()[0]
+    described = stack.kubectl("describe", "-n", "azureml", pod)
+    assert described.code == 0 and "Events:" in described.out
+    assert stack.kubectl("logs", "-n", "azureml", pod).code == 0
+    manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tried, namespace: default}\ndata: {a: '1'}\n"
+    assert "created" in stack.kubectl("apply", "-f", "-", stdin=manifest).out
+    assert "configured" in stack.kubectl("apply", "-f", "-", stdin=manifest.replace("'1'", "'2'")).out
+    assert stack.kubectl("patch", "configmap", "tried", "-p", '{"data":{"b":"3"}}').code == 0
+    assert stack.kubectl("get", "configmap", "tried", "-o", "jsonpath={.data}").out == '{"a":"2","b":"3"}'
+    assert stack.kubectl("delete", "configmap", "tried").code == 0
+
+
+def test_kubectl_follows_the_log_of_a_pod_to_its_end(stack: Stack) -> None:
+    pod = """
+apiVersion: v1
+kind: Pod
+metadata: {name: counting, namespace: default}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: busybox
+    command: [sh, -c, 'for i in 1 2 3; do echo line $i; sleep 0.3; done']
+"""
+    assert stack.kubectl("apply", "-f", "-", stdin=pod).code == 0
+    stack.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/counting", "--timeout=30s")
+    assert stack.kubectl("logs", "-f", "counting").out == "line 1\nline 2\nline 3\n"
+    assert stack.kubectl("delete", "pod", "counting", "--timeout=30s").code == 0
