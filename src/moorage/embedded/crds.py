@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from moorage.clock import rfc3339
-from moorage.embedded import schema
+from moorage.embedded import jsonpath, schema
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
 
@@ -66,6 +66,11 @@ def invalid_fields(crd: Manifest) -> list[Invalid]:
 
 def _version_findings(version: dict[str, Any], path: str) -> list[Invalid]:
     found = [_required(f"{path}.name")] if not version.get("name") else []
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        try:
+            jsonpath.check(column.get("jsonPath", ""))
+        except Invalid as error:
+            found.append(Invalid(error.message, code=error.code, target=f"{path}.additionalPrinterColumns[{index}].jsonPath"))
     declared = (version.get("schema") or {}).get("openAPIV3Schema")
     if not isinstance(declared, dict):
         return [*found, _required(f"{path}.schema.openAPIV3Schema")]
