@@ -114,4 +114,4 @@ class ControllerConformance:
         with refused(Forbidden):
             await cluster.create(CONFIG_MAP, a_config_map("late", namespace=doomed))
         await cluster.patch(CONFIG_MAP, "held", doomed, {"metadata": {"finalizers": None}})
-        await until_gone(cluster, NAMESPACE, doomed)
+        await until_gone(cluster, NAMESPACE, doomed, None)

@@ -1,0 +1,148 @@
+"""Access of workload pods: a Secret `NAME-access` beside each desired TrainingJob and OnlineDeployment, whose token is renewed when half of its life
+is over. The time to renew stands on the Secret, so that a new agent goes on where the last one was."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from moorage.clock import Clock, now, parse_rfc3339, rfc3339
+from moorage.errors import MoorageError, NotFound, Unavailable
+from moorage.gateway.connection import Connection, Granted, Workspace
+from moorage.gateway.desired import MANAGER, Target, is_desired, target_of
+from moorage.kube.cluster import Cluster
+from moorage.kube.informer import Informer
+from moorage.kube.kinds import SECRET
+from moorage.kube.metadata import controller_of, controller_uid, is_deleting, name_of, namespace_of, owner_reference, uid_of
+from moorage.kube.queue import WorkQueue
+from moorage.specs.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+ACCESS_LABELS = {"app.kubernetes.io/managed-by": "moorage", "app.kubernetes.io/component": "access"}
+ACCESS_SELECTOR = ",".join(f"{key}={value}" for key, value in ACCESS_LABELS.items())
+KINDS_WITH_ACCESS = ("TrainingJob", "OnlineDeployment")
+_RENEW_AT = "moorage.dev/renew-at"
+_TERMINAL = frozenset({"Completed", "Failed", "Canceled"})
+# A timer that is far away is looked at again now and then, since the wall clock may jump.
+_LONGEST_WAIT = timedelta(hours=1)
+_WORKERS = 2
+
+
+def access_name(owner: str) -> str:
+    return f"{owner}-access"
+
+
+def access_secret(owner: Manifest, granted: Granted, ca: str, moment: datetime) -> Manifest:
+    """The Secret with the access that was granted at `moment`."""
+    values = {
+        "endpoint": granted.token.endpoint,
+        "token": granted.token.token,
+        "expires": rfc3339(granted.token.expires),
+        "ca.crt": ca,
+    }
+    return {
+        "apiVersion": SECRET.api_version,
+        "kind": SECRET.kind,
+        "metadata": {
+            "name": access_name(name_of(owner)),
+            "namespace": namespace_of(owner),
+            "labels": ACCESS_LABELS,
+            "annotations": {_RENEW_AT: rfc3339(moment + granted.lifetime / 2)},
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "type": "Opaque",
+        # Not stringData: server-side apply keeps no owner of fields that are never stored.
+        "data": {name: base64.b64encode(value.encode()).decode() for name, value in values.items()},
+    }
+
+
+def renew_in(secret: Manifest | None, owner: Manifest, moment: datetime) -> timedelta:
+    """How long until the access must be renewed; not positive: now."""
+    if secret is None or controller_uid(secret) != uid_of(owner):
+        return timedelta(0)
+    try:
+        return parse_rfc3339((secret["metadata"].get("annotations") or {})[_RENEW_AT]) - moment
+    except (KeyError, ValueError):
+        return timedelta(0)
+
+
+def needs_access(owner: Manifest) -> bool:
+    """Whether pods of `owner` still come to the workspace."""
+    if is_deleting(owner) or not is_desired(owner):
+        return False
+    return not (owner["kind"] == "TrainingJob" and (owner.get("status") or {}).get("phase") in _TERMINAL)
+
+
+class AccessKeeper:
+    """Keeps the Secrets."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        workspace: Workspace,
+        connection: Connection,
+        owners: Mapping[str, Informer],
+        secrets: Informer,
+        *,
+        clock: Clock = now,
+    ) -> None:
+        self._cluster = cluster
+        self._workspace = workspace
+        self._connection = connection
+        self._owners = owners
+        self._secrets = secrets
+        self._clock = clock
+        self._queue: WorkQueue[Target] = WorkQueue(initial=timedelta(milliseconds=200), maximum=timedelta(seconds=30))
+        for kind in KINDS_WITH_ACCESS:
+            owners[kind].subscribe(self._owner_changed)
+        secrets.subscribe(self._secret_changed)
+
+    def _owner_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        if new is not None:
+            self._queue.add(target_of(new))
+
+    def _secret_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        secret = new or old
+        owner = controller_of(secret) if secret is not None else None
+        if secret is not None and owner is not None and owner["kind"] in self._owners:
+            self._queue.add(Target(owner["kind"], namespace_of(secret), owner["name"]))
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(_WORKERS):
+                group.create_task(self._work(), name=f"access worker {number}")
+
+    async def _work(self) -> None:
+        while (target := await self._queue.get()) is not None:
+            try:
+                await self._keep(target)
+            except MoorageError as error:
+                pause = self._queue.retry(target)
+                log.warning("access of %s %s/%s: %s; again in %.1f s", *target, error, pause.total_seconds())
+            else:
+                self._queue.forget(target)
+            finally:
+                self._queue.done(target)
+
+    async def _keep(self, target: Target) -> None:
+        owner = self._owners[target.kind].get(target.name, target.namespace)
+        if owner is None or not needs_access(owner):
+            return
+        secret = self._secrets.get(access_name(target.name), target.namespace)
+        wait = renew_in(secret, owner, self._clock())
+        if wait > timedelta(0):
+            self._queue.add_after(target, min(wait, _LONGEST_WAIT))
+            return
+        granted = await self._workspace.tokens([target.key])
+        if not granted:
+            raise Unavailable("the workspace grants no access to it: it is not desired any more, or not yet")
+        try:
+            made = await self._cluster.apply(SECRET, access_secret(owner, granted[0], self._connection.ca, self._clock()), manager=MANAGER)
+        except NotFound:
+            return  # the namespace is gone, and the owner with it
+        self._queue.add_after(target, min(max(renew_in(made, owner, self._clock()), timedelta(seconds=1)), _LONGEST_WAIT))

@@ -1,0 +1,208 @@
+"""The way down: reads the stream of desired objects and makes the cluster agree, object by object, also when somebody changes or deletes one.
+Objects are deleted in the foreground, so that one that is gone has taken everything it owned with it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+import orjson
+
+from moorage.errors import Conflict, Invalid, MoorageError, NotFound
+from moorage.gateway.connection import Workspace
+from moorage.gateway.desired import KINDS, MANAGER, Desired, Target, is_desired, target_of
+from moorage.gateway.outbox import Outbox
+from moorage.kube.backoff import Backoff
+from moorage.kube.cluster import Cluster
+from moorage.kube.informer import Informer
+from moorage.kube.kinds import NAMESPACE
+from moorage.kube.metadata import is_deleting, uid_of
+from moorage.kube.queue import WorkQueue
+from moorage.specs.manifest import Manifest
+from moorage.wire.gateway import Ask, DesiredType
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = timedelta(milliseconds=500)
+_LONGEST_PAUSE = timedelta(seconds=30)
+_WORKERS = 4
+
+
+class Stream:
+    """Holds the one long connection, and tells what it brings.
+
+    Args:
+        changed: an object's wish may have changed; SYNCED for any object's.
+        renewed: a RESET has been read to its end.
+        asked: a question came.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        desired: Desired,
+        *,
+        changed: Callable[[Target], None],
+        renewed: Callable[[], None],
+        asked: Callable[[Ask], None],
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._workspace = workspace
+        self._desired = desired
+        self._changed = changed
+        self._renewed = renewed
+        self._asked = asked
+        self._backoff = backoff or Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self.connected = False
+
+    async def run(self) -> None:
+        """Keep the stream open until cancelled; breaks are logged and mended."""
+        while True:
+            try:
+                await self._read()
+                log.info("the workspace ended the stream; dialling again")
+            except MoorageError as error:
+                log.warning("%s", error)
+            finally:
+                self.connected = False
+            pause = self._backoff.next()
+            await asyncio.sleep(pause.total_seconds())
+
+    async def _read(self) -> None:
+        async with self._workspace.desired(self._desired.since) as events:
+            async for event in events:
+                self.connected = True
+                self._backoff.reset()
+                if event is None:
+                    continue
+                if event.type is DesiredType.ASK and event.ask is not None:
+                    self._asked(event.ask)
+                    continue
+                anew = self._desired.since is None
+                for target in self._desired.take(event):
+                    self._changed(target)
+                if event.type is DesiredType.SYNCED:
+                    self._changed(SYNCED)
+                    if anew:
+                        self._renewed()
+
+
+# Not an object: everything in the cluster is to be looked at again, since it may be unwanted.
+SYNCED = Target("", "", "")
+
+
+class Converger:
+    """Makes the cluster's desired objects be what `desired` says."""
+
+    def __init__(self, cluster: Cluster, desired: Desired, informers: Mapping[str, Informer], outbox: Outbox) -> None:
+        self._cluster = cluster
+        self._desired = desired
+        self._informers = informers
+        self._outbox = outbox
+        self._queue: WorkQueue[Target] = WorkQueue(initial=timedelta(milliseconds=100), maximum=timedelta(minutes=1))
+        self._applied: dict[Target, tuple[bytes, str, int]] = {}  # what was applied: digest, uid, generation
+        self._said: dict[Target, str] = {}  # the last refusal reported of each
+        for informer in informers.values():
+            informer.subscribe(self._seen)
+
+    def look(self, target: Target) -> None:
+        """The wish for `target` may have changed."""
+        if target == SYNCED:
+            for informer in self._informers.values():
+                for manifest in informer:
+                    if is_desired(manifest) and self._desired.unwanted(target_of(manifest)):
+                        self._queue.add(target_of(manifest))
+        elif target.kind in self._informers:
+            self._queue.add(target)
+        else:
+            log.warning("the workspace wants %s, a kind this agent does not know; it needs an upgrade", target)
+
+    def _seen(self, old: Manifest | None, new: Manifest | None) -> None:
+        for manifest in (new, old):
+            if manifest is not None:
+                target = target_of(manifest)
+                if is_desired(manifest) or self._desired.get(target) is not None:
+                    self._queue.add(target)
+                return
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(_WORKERS):
+                group.create_task(self._work(), name=f"gateway worker {number}")
+
+    async def _work(self) -> None:
+        while (target := await self._queue.get()) is not None:
+            try:
+                await self._converge(target)
+            except MoorageError as error:
+                pause = self._queue.retry(target)
+                log.warning("%s %s/%s: %s; again in %.1f s", *target, error, pause.total_seconds())
+                self._tell_refusal(target, error)
+            else:
+                self._queue.forget(target)
+                self._said.pop(target, None)
+            finally:
+                self._queue.done(target)
+
+    async def _converge(self, target: Target) -> None:
+        live = self._informers[target.kind].get(target.name, target.namespace)
+        wanted = self._desired.get(target)
+        if wanted is not None:
+            if live is None or not is_deleting(live):  # once a deleting one is gone, its disappearance wakes us
+                await self._apply(target, wanted, live)
+        elif self._desired.unwanted(target):
+            self._applied.pop(target, None)
+            if live is None:
+                self._outbox.gone(target)
+            elif is_desired(live) and not is_deleting(live):
+                await self._delete(target, live)
+
+    async def _apply(self, target: Target, wanted: Manifest, live: Manifest | None) -> None:
+        digest = hashlib.blake2b(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+        known = self._applied.get(target)
+        if known is not None and live is not None and known[:2] == (digest, uid_of(live)) and known[2] >= _generation(live):
+            return
+        kind = KINDS[target.kind]
+        try:
+            made = await self._cluster.apply(kind, wanted, manager=MANAGER)
+        except NotFound:
+            if not await self._make_namespace(target.namespace):
+                raise
+            made = await self._cluster.apply(kind, wanted, manager=MANAGER)
+        self._applied[target] = digest, uid_of(made), _generation(made)
+
+    async def _make_namespace(self, name: str) -> bool:
+        """Whether the namespace was missing and is there now."""
+        manifest = {
+            "apiVersion": NAMESPACE.api_version,
+            "kind": NAMESPACE.kind,
+            "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "moorage"}},
+        }
+        try:
+            await self._cluster.create(NAMESPACE, manifest)
+        except Conflict:
+            return False
+        log.info("created namespace %s for the objects the workspace wants there", name)
+        return True
+
+    async def _delete(self, target: Target, live: Manifest) -> None:
+        try:
+            await self._cluster.delete(KINDS[target.kind], target.name, target.namespace, propagation="Foreground", uid=uid_of(live))
+        except NotFound:
+            return
+        except Conflict as error:
+            log.debug("%s: %s", target, error)  # another object has the name by now; its appearance wakes us
+
+    def _tell_refusal(self, target: Target, error: MoorageError) -> None:
+        """Let whoever waits for the object know why it does not come; each reason once."""
+        if self._desired.get(target) is not None and self._said.get(target) != str(error):
+            self._said[target] = str(error)
+            self._outbox.refused(target, error, final=isinstance(error, Invalid))
+
+
+def _generation(manifest: Manifest) -> int:
+    return int(manifest["metadata"].get("generation") or 0)
