@@ -169,6 +169,14 @@ TRACEBACK = "Traceback\nRuntimeError: no model here"
             "ScoringScriptFailed",
             "no model",
         ),
+        ({"main": {"waiting": {"reason": "CrashLoopBackOff"}}, "restarts": 1, "last": ended(3, "x")}, "Failed", "ScoringScriptFailed", "x"),
+        (
+            {"main": {"waiting": {"reason": "CrashLoopBackOff"}}, "restarts": 1, "last": ended(1, "x")},
+            "Creating",
+            "StartingCode",
+            "started again",
+        ),
+        ({"main": RUNNING, "restarts": 2, "last": ended(1)}, "Creating", "StartingCode", "exit code 1"),
         ({"main": ended(1), "restarts": 2}, "Failed", "ContainerCrashed", "exit code 1"),
         ({"main": ended(137, reason="OOMKilled"), "restarts": 2}, "Failed", "OutOfMemory", "limit of 1Gi; choose a larger instance type"),
         (

@@ -12,9 +12,9 @@ from moorage.specs.condition import find
 from moorage.specs.manifest import Manifest
 from moorage.specs.pod_status import Ended
 
-# A crash may be the node's fault once; the same one twice more is the code's.
-_CRASHES = 2
-_INIT_FAILED = 3
+# A crash may be the node's fault once; the same one twice more is the code's. A script that says itself that it cannot serve needs no third try.
+_CRASHES = 3
+_INIT_FAILED, _INIT_FAILURES = 3, 2
 # Failures of our containers that time may heal.
 _PASSING_CODES = frozenset(
     {"", "ServiceUnavailable", "TooManyRequests", "Unauthorized", "PackageIndexUnavailable", "NoSpace", "InternalError"}
@@ -141,7 +141,7 @@ def _failed_init(pod: Manifest) -> Finding | None:
     ):
         entry = pod_status.container(pod, container)
         last = _last_end(pod, container)
-        if last and (last.code not in _PASSING_CODES or (entry or {}).get("restartCount", 0) > _CRASHES):
+        if last and (last.code not in _PASSING_CODES or _failures(entry) >= _CRASHES):
             return Finding(reason, f"{words}: {last.message or f'exit code {last.exit_code}'}")
     return None
 
@@ -149,7 +149,7 @@ def _failed_init(pod: Manifest) -> Finding | None:
 def _crashed(pod: Manifest) -> Finding | None:
     entry = pod_status.container(pod, workload.MAIN_CONTAINER) or {}
     last = _last_end(pod, workload.MAIN_CONTAINER)
-    if last is None or pod_status.ready(pod) or entry.get("restartCount", 0) < _CRASHES:
+    if last is None or pod_status.ready(pod) or _failures(entry) < (_INIT_FAILURES if last.exit_code == _INIT_FAILED else _CRASHES):
         return None
     if last.reason == "OOMKilled":
         limit = pod_status.memory_limit(pod, workload.MAIN_CONTAINER)
@@ -157,6 +157,11 @@ def _crashed(pod: Manifest) -> Finding | None:
     if last.exit_code == _INIT_FAILED:
         return Finding("ScoringScriptFailed", f"The scoring script cannot be loaded, or its init() fails.{_tail(last)}")
     return Finding("ContainerCrashed", f"The scoring container ends with exit code {last.exit_code} again and again.{_tail(last)}")
+
+
+def _failures(entry: Manifest | None) -> int:
+    """How often the container has ended: its restarts, and the end that waits for the next one."""
+    return int((entry or {}).get("restartCount", 0)) + (0 if pod_status.running(entry) else 1)
 
 
 def _last_end(pod: Manifest, container: str) -> Ended | None:
