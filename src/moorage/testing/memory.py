@@ -8,6 +8,7 @@ from importlib import resources
 
 import yaml
 
+from moorage.embedded.backend import NodeBackend
 from moorage.embedded.local import LocalCluster, open_cluster
 from moorage.kube.cluster import Cluster
 from moorage.kube.kinds import CRD
@@ -15,13 +16,14 @@ from moorage.specs.manifest import Manifest
 
 
 @asynccontextmanager
-async def in_memory_cluster(*, crds: bool = True) -> AsyncIterator[LocalCluster]:
+async def in_memory_cluster(*, crds: bool = True, backend: NodeBackend | None = None) -> AsyncIterator[LocalCluster]:
     """A fresh cluster that is gone at the end of the block.
 
     Args:
         crds: install Moorage's own custom resources.
+        backend: answers for the nodes, which this cluster does not have: logs.
     """
-    cluster = await open_cluster()
+    cluster = await open_cluster(backend=backend)
     try:
         if crds:
             await install_crds(cluster)

@@ -1,0 +1,238 @@
+"""Logs of training jobs on their way to the workspace: nothing lost, nothing twice, complete before the job counts as ended."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from moorage.errors import Invalid, Unavailable
+from moorage.gateway.connection import Connection
+from moorage.gateway.run import Gateway
+from moorage.kube.cluster import Cluster, LogOptions
+from moorage.kube.kinds import POD, TRAINING_JOB
+from moorage.specs.manifest import Manifest
+from moorage.testing.builders import a_container, a_pod, a_training_job
+from moorage.testing.memory import in_memory_cluster
+from moorage.testing.workspace import WorkspacePeer
+from moorage.testing.world import until
+
+JOB = ("TrainingJob", "default", "j")
+STD = ("j", "user_logs/std_log.txt")
+
+
+@dataclass
+class Node:
+    """A node whose containers write what the test says."""
+
+    written: dict[tuple[str, str], bytearray] = field(default_factory=dict)
+    ended: set[tuple[str, str]] = field(default_factory=set)
+    cut_after: int | None = None  # bytes until the connection breaks, each time
+    reads: int = 0
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def logs(self, node: str, namespace: str, pod: Manifest, options: LogOptions) -> AsyncIterator[bytes]:
+        key = pod["metadata"]["name"], options.container or ""
+        if key not in self.written:
+            raise Invalid("container is waiting to start")
+        self.reads += 1
+        sent = 0
+        while True:
+            whole = self.written[key]
+            while sent < len(whole):
+                piece = bytes(whole[sent : sent + 1000])
+                if self.cut_after is not None and sent + len(piece) > self.cut_after:
+                    yield piece[: self.cut_after - sent]
+                    raise Unavailable("connection reset")
+                yield piece
+                sent += len(piece)
+            if key in self.ended or not options.follow:
+                return
+            async with self.changed:
+                await self.changed.wait_for(lambda: len(self.written[key]) > sent or key in self.ended)  # noqa: B023
+
+    async def write(self, pod: str, data: bytes, container: str = "main") -> None:
+        self.written.setdefault((pod, container), bytearray()).extend(data)
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def end(self, pod: str, container: str = "main") -> None:
+        self.ended.add((pod, container))
+        async with self.changed:
+            self.changed.notify_all()
+
+
+@pytest.fixture
+async def node() -> Node:
+    return Node()
+
+
+@pytest.fixture
+async def cluster(node: Node) -> AsyncIterator[Cluster]:
+    async with in_memory_cluster(backend=node) as memory:
+        yield memory
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[WorkspacePeer]:
+    async with WorkspacePeer().serving() as peer:
+        yield peer
+
+
+@asynccontextmanager
+async def linked(cluster: Cluster, peer: WorkspacePeer) -> AsyncIterator[None]:
+    task = asyncio.create_task(Gateway(cluster, Connection(peer.url, peer.cluster, peer.token)).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+
+async def a_running_job(cluster: Cluster, node: Node, peer: WorkspacePeer, **spec: object) -> None:
+    await peer.want(a_training_job("j", **spec))
+    await until(cluster, TRAINING_JOB, "j", "default", lambda job: True)
+    await start_pod(cluster, node, "j-0")
+
+
+async def start_pod(cluster: Cluster, node: Node, name: str, *, rank: int = 0) -> None:
+    pod = a_pod(name, spec={"initContainers": [a_container("fetch")], "nodeName": "n1"}, labels={"moorage.dev/job": "j"})
+    pod["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": str(rank)}
+    await cluster.create(POD, pod)
+    await node.write(name, b"")
+    await set_state(cluster, name, "main", {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, phase="Running")
+
+
+async def set_state(cluster: Cluster, pod: str, container: str, state: Manifest, *, phase: str) -> None:
+    place = "containerStatuses" if container == "main" else "initContainerStatuses"
+    status = {"name": container, "state": state, "ready": False, "restartCount": 0, "image": "i", "imageID": ""}
+    await cluster.patch(POD, pod, "default", {"status": {"phase": phase, place: [status]}}, subresource="status")
+
+
+async def end_pod(cluster: Cluster, node: Node, name: str, code: int = 0) -> None:
+    await node.end(name)
+    await set_state(cluster, name, "main", {"terminated": {"exitCode": code}}, phase="Failed" if code else "Succeeded")
+
+
+async def end_job(cluster: Cluster, phase: str = "Completed") -> None:
+    await cluster.patch(TRAINING_JOB, "j", "default", {"status": {"phase": phase}}, subresource="status")
+
+
+def complete(peer: WorkspacePeer) -> bool:
+    return JOB in peer.statuses and peer.statuses[JOB].logs_complete
+
+
+async def test_output_arrives_while_the_job_runs_and_is_complete_before_the_job_has_ended(
+    cluster: Cluster, node: Node, peer: WorkspacePeer
+) -> None:
+    async with linked(cluster, peer):
+        await a_running_job(cluster, node, peer)
+        for line in (b"epoch 1\n", b"epoch 2\n"):
+            await node.write("j-0", line)
+            await peer.until(lambda: peer.logs.get(STD, b"").endswith(line))  # noqa: B023
+        await end_job(cluster)
+        await peer.until(lambda: peer.statuses[JOB].status.get("phase") == "Completed")
+        assert not complete(peer)
+        await node.write("j-0", b"done")
+        await end_pod(cluster, node, "j-0")
+        await peer.until(lambda: complete(peer))
+        assert peer.logs[STD] == b"epoch 1\nepoch 2\ndone"
+
+
+async def test_a_large_log_arrives_byte_for_byte_through_broken_reads_lost_receipts_and_outages(
+    cluster: Cluster, node: Node, peer: WorkspacePeer
+) -> None:
+    content = random.Random(7).randbytes(1_500_000)
+    losses = random.Random(8)
+    peer.lose = lambda path: path.endswith("reports") and losses.random() < 0.3
+    async with linked(cluster, peer):
+        await a_running_job(cluster, node, peer)
+        node.cut_after = 400_000
+        await node.write("j-0", content[:700_000])
+        await peer.until(lambda: len(peer.logs.get(STD, b"")) >= 400_000)
+        await peer.stop()
+        node.cut_after = None
+        await node.write("j-0", content[700_000:])
+        await end_pod(cluster, node, "j-0")
+        await end_job(cluster)
+        await peer.start()
+        await peer.until(lambda: complete(peer), seconds=30)
+    assert peer.logs[STD] == content
+
+
+async def test_a_killed_agent_goes_on_where_the_workspace_stands(cluster: Cluster, node: Node, peer: WorkspacePeer) -> None:
+    expected = b""
+    for life in range(3):
+        async with linked(cluster, peer):
+            if life == 0:
+                await a_running_job(cluster, node, peer)
+            piece = b"%d" % life * 5000
+            await node.write("j-0", piece)
+            expected += piece
+            await peer.until(lambda: len(peer.logs.get(STD, b"")) == len(expected))  # noqa: B023
+        await node.write("j-0", b"between")
+        expected += b"between"
+    await end_pod(cluster, node, "j-0")
+    await end_job(cluster)
+    async with linked(cluster, peer):
+        await peer.until(lambda: complete(peer))
+    assert peer.logs[STD] == expected
+
+
+async def test_a_workspace_that_lost_the_tail_of_a_log_gets_it_again(cluster: Cluster, node: Node, peer: WorkspacePeer) -> None:
+    async with linked(cluster, peer):
+        await a_running_job(cluster, node, peer)
+        await node.write("j-0", b"0123456789")
+        await peer.until(lambda: peer.logs.get(STD) == b"0123456789")
+        del peer.logs[STD][4:]
+        await node.write("j-0", b"abc")
+        await peer.until(lambda: peer.logs[STD] == b"0123456789abc")
+
+
+async def test_a_pod_that_replaces_a_lost_one_continues_its_log_also_over_a_restart_of_the_agent(
+    cluster: Cluster, node: Node, peer: WorkspacePeer
+) -> None:
+    async with linked(cluster, peer):
+        await a_running_job(cluster, node, peer)
+        await node.write("j-0", b"first|")
+        await peer.until(lambda: peer.logs.get(STD) == b"first|")
+        await end_pod(cluster, node, "j-0", code=1)
+        await start_pod(cluster, node, "j-1")
+        await node.write("j-1", b"second|")
+        await peer.until(lambda: peer.logs.get(STD) == b"first|second|")
+        await cluster.delete(POD, "j-0", "default")
+    await node.write("j-1", b"third")
+    async with linked(cluster, peer):
+        await peer.until(lambda: peer.logs[STD] == b"first|second|third")
+
+
+async def test_each_rank_has_a_log_of_its_own_and_failed_preparation_is_kept(cluster: Cluster, node: Node, peer: WorkspacePeer) -> None:
+    async with linked(cluster, peer):
+        await peer.want(a_training_job("j", resources={"instanceCount": 12}))
+        await until(cluster, TRAINING_JOB, "j", "default", lambda job: True)
+        for rank in (0, 11):
+            await start_pod(cluster, node, f"j-{rank}", rank=rank)
+            await node.write(f"j-{rank}", b"rank %d" % rank)
+        await peer.until(lambda: peer.logs.get(("j", "user_logs/std_log_process_11.txt")) == b"rank 11")
+        await peer.until(lambda: peer.logs.get(("j", "user_logs/std_log_process_00.txt")) == b"rank 0")
+        await node.write("j-0", b"cannot download", container="fetch")
+        await node.end("j-0", container="fetch")
+        await set_state(cluster, "j-0", "fetch", {"terminated": {"exitCode": 3}}, phase="Failed")
+        await peer.until(lambda: peer.logs.get(("j", "system_logs/fetch_00.txt")) == b"cannot download")
+
+
+async def test_a_job_that_never_had_a_pod_or_lost_it_is_complete_all_the_same(cluster: Cluster, node: Node, peer: WorkspacePeer) -> None:
+    async with linked(cluster, peer):
+        await peer.want(a_training_job("j"))
+        await until(cluster, TRAINING_JOB, "j", "default", lambda job: True)
+        await end_job(cluster, "Canceled")
+        await peer.until(lambda: complete(peer))
+        await peer.want(a_training_job("k"))
+        await peer.until(lambda: ("TrainingJob", "default", "k") in peer.statuses)
+        assert not peer.statuses[("TrainingJob", "default", "k")].logs_complete
