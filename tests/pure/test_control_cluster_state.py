@@ -151,7 +151,8 @@ def test_a_volume_is_made_below_the_folder_under_a_name_that_follows_from_the_cl
 def test_a_claim_without_class_gets_the_default_one_and_an_empty_class_means_none() -> None:
     bare = claim()
     del bare["spec"]["storageClassName"]
-    assert patches(decide(bare)) == [{"spec": {"storageClassName": "moorage-local"}}]
+    (made,) = created(decide(bare))
+    assert made["spec"]["storageClassName"] == "moorage-local"
     assert not created(decide(claim(storageClassName="")))
 
 

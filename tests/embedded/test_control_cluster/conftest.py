@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from moorage.clock import now, rfc3339
+from moorage.clock import Clock, now, rfc3339, rfc3339_micro
 from moorage.embedded.control.run import run_controllers
 from moorage.embedded.local import LocalCluster, open_cluster
 from moorage.errors import Conflict, NotFound
 from moorage.kube.informer import Informer
-from moorage.kube.kinds import NODE, POD, Kind
+from moorage.kube.kinds import LEASE, NODE, POD, Kind
 from moorage.kube.queue import WorkQueue
 
 Manifest = dict[str, Any]
@@ -27,7 +27,8 @@ SCRIPT = "puppet/exit"  # annotation: the exit code with which the pod ends as s
 class PuppetNodes:
     """Plays every node's agent: scheduled pods start and become ready, scripted ones end, deleted ones go."""
 
-    def __init__(self, cluster: LocalCluster, script: Callable[[Manifest], str | None]) -> None:
+    def __init__(self, cluster: LocalCluster, script: Callable[[Manifest], str | None], clock: Clock) -> None:
+        self._clock = clock
         self._cluster = cluster
         self._script = script
         self._queue: WorkQueue[tuple[str, str]] = WorkQueue()
@@ -61,7 +62,7 @@ class PuppetNodes:
             await self._status(pod, "Succeeded" if code == "0" else "Failed", int(code))
 
     async def _status(self, pod: Manifest, phase: str, code: int | None) -> None:
-        moment = rfc3339(now())
+        moment = rfc3339(self._clock())
         ready = phase == "Running"
         state = {"running": {"startedAt": moment}} if code is None else {"terminated": {"exitCode": code, "finishedAt": moment}}
         kept = [one for one in pod["status"].get("conditions") or () if one["type"] != "Ready"]
@@ -85,14 +86,17 @@ class PuppetNodes:
 class Stage:
     """What a test holds: the cluster, and waiting for a state of it."""
 
-    def __init__(self, cluster: LocalCluster) -> None:
+    def __init__(self, cluster: LocalCluster, clock: Clock = now) -> None:
         self.cluster = cluster
+        self.clock = clock
+        # Virtual hours cost nothing.
+        self.patience = 20 if clock is now else 3 * 3600
 
     async def until(self, kind: Kind, accept: Callable[[list[Manifest]], bool], *, namespace: str | None = None) -> list[Manifest]:
         """The objects of a kind once they are acceptable; the list seen last stands in the failure."""
         seen: list[Manifest] = []
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(self.patience):
                 while True:
                     revision = self.cluster.store.revision
                     seen = list((await self.cluster.list(kind, namespace)).items)
@@ -112,11 +116,21 @@ class Stage:
                 if self.cluster.store.revision == revision:
                     return revision
 
+    async def keep_alive(self, name: str) -> None:
+        """A node agent's heartbeat, until cancelled."""
+        while True:
+            spec = {"holderIdentity": name, "renewTime": rfc3339_micro(self.clock())}
+            try:
+                await self.cluster.patch(LEASE, name, "kube-node-lease", {"spec": spec})
+            except NotFound:
+                await self.cluster.create(LEASE, {"metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": spec})
+            await asyncio.sleep(10)
+
     async def node(self, name: str, *, cpu: str = "8", memory: str = "32Gi", pods: str = "110", **extra: Any) -> None:
         resources = {"cpu": cpu, "memory": memory, "pods": pods, **extra.pop("resources", {})}
         metadata = {"name": name, "labels": {"kubernetes.io/hostname": name, **extra.pop("labels", {})}}
         await self.cluster.create(NODE, {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": extra.pop("spec", {})})
-        moment = rfc3339(now())
+        moment = rfc3339(self.clock())
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": moment, "lastTransitionTime": moment}
         status = {"allocatable": resources, "capacity": resources, "conditions": [ready]}
         await self.cluster.patch(NODE, name, None, {"status": status}, subresource="status")
@@ -129,16 +143,16 @@ def exit_annotation(pod: Manifest) -> str | None:
 
 @asynccontextmanager
 async def running(
-    volumes: Path, *, path: Path | None = None, script: Callable[[Manifest], str | None] = exit_annotation, nodes: int = 2
+    volumes: Path, *, path: Path | None = None, script: Callable[[Manifest], str | None] = exit_annotation, clock: Clock = now
 ) -> AsyncIterator[Stage]:
-    cluster = await open_cluster(path)
-    stage = Stage(cluster)
+    cluster = await open_cluster(path, clock=clock)
+    stage = Stage(cluster, clock)
     tasks = [
-        asyncio.create_task(run_controllers(cluster.with_manager("controllers"), volumes=volumes)),
-        asyncio.create_task(PuppetNodes(cluster.with_manager("kubelet"), script).run()),
+        asyncio.create_task(run_controllers(cluster.with_manager("controllers"), volumes=volumes, clock=clock)),
+        asyncio.create_task(PuppetNodes(cluster.with_manager("kubelet"), script, clock).run()),
     ]
     try:
-        for number in range(nodes):
+        for number in range(2):
             try:
                 await stage.node(f"node-{number}")
             except Conflict:

@@ -115,7 +115,7 @@ def _steps(pod: Manifest, found: Plan, now: datetime) -> list[Step]:
     uid = uid_of(pod)
     if (node := found.places.get(uid)) is not None:
         words = f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {node}"
-        return [Bind(pod, node), _scheduled(pod, now), Record(pod, "Normal", "Scheduled", words, _component(pod))]
+        return [Bind(pod, node), Record(pod, "Normal", "Scheduled", words, _component(pod))]
     message = found.refused.get(uid)
     before = condition(pod, "PodScheduled")
     if message is None or (before and before.get("status") == "False" and before.get("message") == message):

@@ -55,11 +55,13 @@ def decide_claim(claim: Manifest, volumes: Sequence[Manifest], classes: Sequence
     spec = claim["spec"]
     if spec.get("volumeName"):
         return _bound(claim, next((one for one in volumes if name_of(one) == spec["volumeName"]), None))
-    if "storageClassName" not in spec and (default := _default(classes)) is not None:
-        return Decision([Patch(PVC, claim, {"spec": {"storageClassName": name_of(default)}})])
-    if (volume := _fitting(claim, volumes)) is not None:
+    # A claim older than the default class gets that class all the same; its own spec can no longer say so.
+    wanted = spec.get("storageClassName")
+    if wanted is None:
+        wanted = name_of(default) if (default := _default(classes)) is not None else ""
+    if (volume := _fitting(claim, wanted, volumes)) is not None:
         return _bind(claim, volume)
-    return _provision(claim, classes, root)
+    return _provision(claim, wanted, classes, root)
 
 
 def decide_volume(volume: Manifest, claim: Manifest | None) -> Decision:
@@ -159,12 +161,12 @@ def _bind(claim: Manifest, volume: Manifest) -> Decision:
     return Decision(steps)
 
 
-def _fitting(claim: Manifest, volumes: Sequence[Manifest]) -> Manifest | None:
+def _fitting(claim: Manifest, wanted: str, volumes: Sequence[Manifest]) -> Manifest | None:
     """The volume meant for this claim, else the smallest free one that fits."""
     meant = [one for one in volumes if (reference := one["spec"].get("claimRef")) and _names(reference, claim) and not is_deleting(one)]
     if meant:
         return meant[0]
-    free = [one for one in volumes if not one["spec"].get("claimRef") and not is_deleting(one) and _fits(claim, one)]
+    free = [one for one in volumes if not one["spec"].get("claimRef") and not is_deleting(one) and _fits(claim, wanted, one)]
     return min(free, key=lambda one: (_capacity(one), name_of(one)), default=None)
 
 
@@ -173,11 +175,11 @@ def _names(reference: Manifest, claim: Manifest) -> bool:
     return same and reference.get("uid") in (None, "", uid_of(claim))
 
 
-def _fits(claim: Manifest, volume: Manifest) -> bool:
+def _fits(claim: Manifest, wanted: str, volume: Manifest) -> bool:
     asked, offered = claim["spec"], volume["spec"]
     terms = from_label_selector(asked["selector"]) if asked.get("selector") else ()
     return (
-        (asked.get("storageClassName") or "") == (offered.get("storageClassName") or "")
+        wanted == (offered.get("storageClassName") or "")
         and (asked.get("volumeMode") or "Filesystem") == (offered.get("volumeMode") or "Filesystem")
         and set(asked.get("accessModes") or ()) <= set(offered.get("accessModes") or ())
         and _asked(claim) <= _capacity(volume)
@@ -199,8 +201,7 @@ def _default(classes: Iterable[Manifest]) -> Manifest | None:
     return max(found, key=lambda one: (one["metadata"].get("creationTimestamp") or "", name_of(one)), default=None)
 
 
-def _provision(claim: Manifest, classes: Sequence[Manifest], root: Path) -> Decision:
-    wanted = claim["spec"].get("storageClassName") or ""
+def _provision(claim: Manifest, wanted: str, classes: Sequence[Manifest], root: Path) -> Decision:
     found = next((one for one in classes if name_of(one) == wanted), None)
     waiting = set_status(PVC, claim, {**(claim.get("status") or {}), "phase": "Pending"})
     if found is None or found.get("provisioner") != PROVISIONER:
