@@ -181,7 +181,9 @@ def applied(live: Manifest, config: Manifest, managers: Managers, by: Manager, s
     # does Kubernetes still report it, so neither do we make an exception.
     if collisions and not force:
         raise _conflict(collisions)
-    released = managers.get(by, NONE) - wanted - frozenset().union(*others.values())
+    held = wanted.union(*others.values())
+    # An empty container that was applied and has content now is still wanted (structured-merge-diff: EnsureNamedFieldsAreMembers).
+    released = managers.get(by, NONE) - held - {path[:length] for path in held for length in range(1, len(path))}
     result = _without(merged, released, shape)
     present = fields_of(result, shape)
     after = {manager: (owned - changed) & present for manager, owned in others.items()}
