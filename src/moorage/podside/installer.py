@@ -35,7 +35,7 @@ class Uv:
     def make(self, folder: Path, python: str) -> str:
         """A new environment of that Python in `folder`; answers its version."""
         interpreter = self._interpreter(python)
-        self._run(["venv", "--relocatable", "--python", interpreter, str(folder)])
+        self._run(["venv", "--quiet", "--relocatable", "--python", interpreter, str(folder)])
         configuration = (folder / "pyvenv.cfg").read_text(encoding="utf-8")
         found = re.search(r"^version_info = (\S+)$", configuration, re.MULTILINE)
         return found[1] if found else python
