@@ -148,7 +148,18 @@ def test_a_whole_deployment_becomes_a_whole_online_deployment() -> None:
         },
         "requests": {"timeoutMilliseconds": 3000, "queueWaitMilliseconds": 500, "concurrencyPerInstance": 2},
         "livenessProbe": {"initialDelaySeconds": 10, "periodSeconds": 10, "timeoutSeconds": 2, "failureThreshold": 3},
+        "progressDeadlineSeconds": 1200,
     }
+
+
+def test_sending_back_the_answered_defaults_changes_nothing_in_the_cluster() -> None:
+    assets = DeploymentAssets(Environment("e:1", image="img"), "K-code-1/src")
+    plain = {"environmentId": "e", "codeConfiguration": {"codeId": "c", "scoringScript": "score.py"}}
+    first, again = (
+        online_deployment(PLACE, "digits", "blue", deployments.read_deployment(raw), assets, replicas=1)
+        for raw in (plain, deployments.answered(plain))
+    )
+    assert first == again
 
 
 def test_a_deployment_is_answered_with_the_defaults_a_client_needs() -> None:

@@ -109,21 +109,29 @@ class _Stream:
         return _Changes(True, reset, objects, holder.revision, open_asks(tx, self._cluster))
 
     def _events(self, changes: _Changes, first: bool) -> list[Manifest]:
-        events: list[Manifest] = [{"type": "RESET"}] if changes.reset else []
-        for each in changes.objects:
-            if each.object is not None:
-                events.append({"type": "APPLY", "revision": each.revision, "object": each.object})
-            else:
-                # After a RESET too: an agent that never knew the object confirms that it is gone, which somebody may wait for.
-                events.append({"type": "DELETE", "revision": each.revision, "key": _key(each.name)})
-        if events or first:
-            events.append({"type": "SYNCED", "revision": changes.revision})
+        wanted: list[Manifest] = [_apply(each) for each in changes.objects if each.object is not None]
+        unwanted: list[Manifest] = [_delete(each) for each in changes.objects if each.object is None]
+        synced: Manifest = {"type": "SYNCED", "revision": changes.revision}
+        if changes.reset:
+            # Deletions after the whole has been told: an agent that never knew such an object then confirms that it is gone, which somebody
+            # may wait for.
+            events = [{"type": "RESET"}, *wanted, synced, *([*unwanted, synced] if unwanted else [])]
+        else:
+            events = [*wanted, *unwanted, synced] if changes.objects or first else []
         for id, question in changes.asks:
             if id not in self._asked:
                 self._asked.add(id)
                 events.append({"type": "ASK", "ask": question.model_dump(mode="json", by_alias=True)})
         self._asked &= {id for id, _ in changes.asks}
         return events
+
+
+def _apply(object: DesiredObject) -> Manifest:
+    return {"type": "APPLY", "revision": object.revision, "object": object.object}
+
+
+def _delete(object: DesiredObject) -> Manifest:
+    return {"type": "DELETE", "revision": object.revision, "key": _key(object.name)}
 
 
 def _key(name: ObjectName) -> Manifest:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from moorage.ids import Workspace, kube_name, label_value
 from moorage.specs.durations import parse_duration
+from moorage.specs.endpoints import CONCURRENT_REQUESTS, QUEUE_WAIT, REQUEST_TIMEOUT
 from moorage.specs.manifest import Manifest
 from moorage.wire.assets import DeploymentAssets, JobAssets
 from moorage.wire.bodies import without_nulls
@@ -15,6 +17,8 @@ from moorage.wire.deployments import DeploymentProperties, ProbeSettings, Reques
 from moorage.wire.endpoints import EndpointProperties
 from moorage.wire.jobs import CommandJob, JobInput, JobLimits, JobOutput, JobResources
 
+# The original's fixed limit.
+PROVISIONED_WITHIN_SECONDS = 1200
 API_VERSION = "moorage.dev/v1alpha1"
 
 
@@ -178,7 +182,8 @@ def online_deployment(
         "requests": _requests(deployment.request_settings or RequestSettings()),
         "livenessProbe": _probe(deployment.liveness_probe, "livenessProbe"),
         "readinessProbe": _probe(deployment.readiness_probe, "readinessProbe"),
-        "progressDeadlineSeconds": _seconds(deployment.provisioning_timeout, "properties.provisioningTimeout"),
+        "progressDeadlineSeconds": _seconds(deployment.provisioning_timeout, "properties.provisioningTimeout")
+        or PROVISIONED_WITHIN_SECONDS,
     }
     return {
         "apiVersion": API_VERSION,
@@ -206,13 +211,13 @@ def _scale(scale: ScaleSettings | None) -> Manifest | None:
 
 
 def _requests(settings: RequestSettings) -> Manifest:
-    return without_nulls(
-        {
-            "timeoutMilliseconds": _milliseconds(settings.request_timeout, "properties.requestSettings.requestTimeout", least=1),
-            "queueWaitMilliseconds": _milliseconds(settings.max_queue_wait, "properties.requestSettings.maxQueueWait", least=0),
-            "concurrencyPerInstance": settings.max_concurrent_requests_per_instance,
-        }
-    )
+    # Never left to the cluster's defaults: a client that sends the defaults back explicitly must not seem to change anything.
+    timeout, wait = settings.request_timeout, settings.max_queue_wait
+    return {
+        "timeoutMilliseconds": _milliseconds(timeout, REQUEST_TIMEOUT, "properties.requestSettings.requestTimeout", least=1),
+        "queueWaitMilliseconds": _milliseconds(wait, QUEUE_WAIT, "properties.requestSettings.maxQueueWait", least=0),
+        "concurrencyPerInstance": settings.max_concurrent_requests_per_instance or CONCURRENT_REQUESTS,
+    }
 
 
 def _probe(probe: ProbeSettings | None, field: str) -> Manifest | None:
@@ -234,5 +239,6 @@ def _seconds(text: str | None, target: str, *, least: int = 1) -> int | None:
     return None if text is None else max(least, math.ceil(parse_duration(text, target=target).total_seconds()))
 
 
-def _milliseconds(text: str | None, target: str, *, least: int) -> int | None:
-    return None if text is None else max(least, math.ceil(parse_duration(text, target=target).total_seconds() * 1000))
+def _milliseconds(text: str | None, default: timedelta, target: str, *, least: int) -> int:
+    span = default if text is None else parse_duration(text, target=target)
+    return max(least, math.ceil(span.total_seconds() * 1000))

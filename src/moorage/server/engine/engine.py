@@ -24,7 +24,7 @@ from moorage.server.engine.settle import settle
 from moorage.server.services import Services
 from moorage.specs.computes import Connectivity, connectivity
 from moorage.specs.endpoints import ProvisioningState
-from moorage.store import Resource, Transaction
+from moorage.store import DesiredObject, Resource, Transaction
 
 # How long a finished job's objects stay in the cluster, for whoever looks with kubectl.
 FINISHED_KEPT = timedelta(hours=1)
@@ -107,6 +107,10 @@ def _expire(tx: Transaction, resource: Resource, silence: timedelta) -> None:
         expire_attach(tx, resource, silence)
         return
     held = tx.desired.of_owner(resource.key)
+    if any(_is_well(tx, each) for each in held):
+        # What was sent was no change to the cluster, so that nothing new was to be reported.
+        conclude(tx, resource, ProvisioningState.SUCCEEDED)
+        return
     cluster = tx.clusters.get(held[0].cluster) if held else None
     if cluster is not None and connectivity(cluster.last_seen, tx.now, silence) is not Connectivity.CONNECTED:
         name = cluster.arm_id.rpartition("/")[2]
@@ -117,3 +121,10 @@ def _expire(tx: Transaction, resource: Resource, silence: timedelta) -> None:
         last = f" It last said: {seen['message']}" if seen.get("message") else ""
         error = MoorageError(f"The cluster did not finish in time.{last}", code="ProvisioningTimedOut")
     conclude(tx, resource, ProvisioningState.FAILED, error)
+
+
+def _is_well(tx: Transaction, object: DesiredObject) -> bool:
+    report = tx.reports.status(object.cluster, object.name)
+    if report is None or report.gone or not report.uid:
+        return False
+    return object.owner.type == ENDPOINTS or report.status.get("phase") == "Succeeded"

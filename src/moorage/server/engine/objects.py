@@ -28,6 +28,17 @@ def want(tx: Transaction, cluster: str, manifest: Manifest, key: ResourceKey) ->
     return before is None or before.revision != revision
 
 
+def resend(tx: Transaction, cluster: str, manifest: Manifest, key: ResourceKey) -> Manifest | None:
+    """Want an endpoint or deployment as it now is; what tells later news from former ones (see `is_news`), None when nothing changed."""
+    name = name_of(manifest)
+    seen = generation_seen(tx.reports.status(cluster, name))
+    if not want(tx, cluster, manifest, key):
+        return None
+    # Statuses and refusals of the former spec must not settle this one.
+    tx.reports.forget(cluster, name)
+    return seen
+
+
 def unwant(tx: Transaction, key: ResourceKey) -> list[DesiredObject]:
     """Want nothing for a resource any more; what it wanted."""
     held = list(tx.desired.of_owner(key))
@@ -70,6 +81,9 @@ def is_news(report: ReportedStatus, sent: Manifest) -> bool:
     """Whether a report is about the spec sent since `generation_seen`, and its controller has looked at that spec."""
     if report.gone:
         return False
+    if not report.uid:
+        # The agent's own words: the cluster did not take it.
+        return True
     if report.uid == sent.get("uid") and report.generation <= int(sent.get("generation") or 0):
         return False
     observed = report.status.get("observedGeneration")

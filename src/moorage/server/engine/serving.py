@@ -8,10 +8,12 @@ from moorage.errors import MoorageError
 from moorage.server.engine.objects import forget_gone, is_news, lingering, unwant
 from moorage.specs.endpoints import ProvisioningState
 from moorage.specs.manifest import Manifest
-from moorage.store import DesiredObject, ReportedStatus, Resource, ResourceKey, Transaction
+from moorage.store import DesiredObject, Resource, ResourceKey, Transaction
 
 ENDPOINTS = "onlineEndpoints"
 DEPLOYMENTS = "onlineEndpoints/deployments"
+# Reason of the agent's event about an object that its cluster does not take.
+REFUSED = "NotApplied"
 
 
 def settle_endpoint(tx: Transaction, object: DesiredObject) -> None:
@@ -23,23 +25,15 @@ def settle_endpoint(tx: Transaction, object: DesiredObject) -> None:
         finish_deletion(tx, endpoint)
         return
     report = tx.reports.status(object.cluster, object.name)
-    if report is None or not is_news(report, endpoint.state.get("sent") or {}):
-        return
-    refusal = _refusal(report)
-    if refusal is not None:
-        conclude(tx, endpoint, ProvisioningState.FAILED, refusal)
-    else:
+    if report is not None and is_news(report, endpoint.state.get("sent") or {}):
         conclude(tx, endpoint, ProvisioningState.SUCCEEDED)
+    elif report is None and (refusal := _refusal(tx, object)):
+        conclude(tx, endpoint, ProvisioningState.FAILED, MoorageError(refusal, code=REFUSED))
 
 
-def _refusal(report: ReportedStatus) -> MoorageError | None:
-    """Why the cluster would not take the endpoint; None when it did. Merely having no ready deployment yet is no refusal."""
-    for condition in report.status.get("conditions") or []:
-        if condition.get("type") == "Accepted" and condition.get("status") == "False":
-            return MoorageError(
-                str(condition.get("message") or "The cluster refused the endpoint."), code=str(condition.get("reason") or "Refused")
-            )
-    return None
+def _refusal(tx: Transaction, object: DesiredObject) -> str:
+    """Why the cluster would not take the object, in the agent's words; empty when it said nothing of the kind since it was sent."""
+    return next((each.message for each in reversed(tx.reports.events(object.cluster, object.name)) if each.reason == REFUSED), "")
 
 
 def settle_deployment(tx: Transaction, object: DesiredObject) -> None:

@@ -8,7 +8,7 @@ from moorage.clock import rfc3339
 from moorage.errors import Conflict, Invalid, NotFound
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope, found
 from moorage.server.asks import ask
-from moorage.server.engine.objects import TOPIC, generation_seen, name_of, want
+from moorage.server.engine.objects import TOPIC, resend
 from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, begin_deletion, finish_deletion
 from moorage.server.engine.settle import settle
 from moorage.server.operations import accepted
@@ -25,10 +25,8 @@ from moorage.wire.assets import DeploymentAssets
 from moorage.wire.bodies import read
 from moorage.wire.deployments import DeploymentProperties, Sku, answered, read_deployment, resources
 from moorage.wire.gateway import Ask, ObjectKey
-from moorage.wire.manifests import online_deployment
+from moorage.wire.manifests import PROVISIONED_WITHIN_SECONDS, online_deployment
 
-# The original's fixed limit; here the default of `provisioningTimeout`.
-_PROVISIONED_WITHIN = timedelta(minutes=20)
 # The cluster itself gives up at the limit, and says why; this is for when it does not.
 _MARGIN = timedelta(minutes=1)
 _LOGS_WITHIN = timedelta(seconds=20)
@@ -115,17 +113,16 @@ def resolve(tx: Transaction, key: ResourceKey, wanted: DeploymentProperties) -> 
 
 def _send(tx: Transaction, deployment: Resource, place: Place, manifest: Manifest, wanted: DeploymentProperties) -> Operation:
     """Tell the cluster what the deployment is now; the operation that lasts until it serves so, or fails."""
-    seen = generation_seen(tx.reports.status(place.cluster.id, name_of(manifest)))
-    changed = want(tx, place.cluster.id, manifest, deployment.key)
+    sent = resend(tx, place.cluster.id, manifest, deployment.key)
     tx.operations.cancel(deployment.id)
     operation = tx.operations.start(deployment.key.workspace, deployment.id, "create")
     before = deployment.state.get("provisioningState")
-    if not changed and before == ProvisioningState.SUCCEEDED:
+    if sent is None and before == ProvisioningState.SUCCEEDED:
         tx.operations.succeed(deployment.id)
         return operation
     doing = ProvisioningState.CREATING if before == ProvisioningState.CREATING else ProvisioningState.UPDATING
     limit = wanted.provisioning_timeout
-    span = parse_duration(limit, target="properties.provisioningTimeout") if limit else _PROVISIONED_WITHIN
+    span = parse_duration(limit, target="properties.provisioningTimeout") if limit else timedelta(seconds=PROVISIONED_WITHIN_SECONDS)
     news: Manifest = {
         "provisioningState": doing.value,
         "error": None,
@@ -134,10 +131,10 @@ def _send(tx: Transaction, deployment: Resource, place: Place, manifest: Manifes
         "compute": place.compute.name,
         "deadline": rfc3339(tx.now + span + _MARGIN),
     }
-    if changed:
-        news["sent"] = seen
+    if sent is not None:
+        news["sent"] = sent
     tx.resources.update(deployment, state={**deployment.state, **news})
-    if not changed:
+    if sent is None:
         # The same was asked for again: what the cluster last said of it still holds.
         for each in tx.desired.of_owner(deployment.key):
             settle(tx, each)

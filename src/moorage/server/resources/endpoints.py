@@ -10,7 +10,7 @@ from moorage.errors import Conflict, Invalid
 from moorage.identity.roles import Action
 from moorage.identity.tokens import new_secret
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope, found
-from moorage.server.engine.objects import TOPIC, generation_seen, name_of, want
+from moorage.server.engine.objects import TOPIC, resend
 from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, begin_deletion, finish_deletion
 from moorage.server.engine.settle import settle
 from moorage.server.operations import accepted
@@ -103,11 +103,10 @@ def send(tx: Transaction, endpoint: Resource, place: Place) -> Operation:
         digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys if key is not None]
     deployments = tx.resources.names(endpoint.key.workspace, DEPLOYMENTS, parent=endpoint.name)
     manifest = online_endpoint(place.placement, endpoint.name, wanted, key_digests=digests, deployments=deployments)
-    seen = generation_seen(tx.reports.status(place.cluster.id, name_of(manifest)))
-    changed = want(tx, place.cluster.id, manifest, endpoint.key)
+    sent = resend(tx, place.cluster.id, manifest, endpoint.key)
     tx.operations.cancel(endpoint.id)
     operation = tx.operations.start(endpoint.key.workspace, endpoint.id, "create")
-    if not changed and endpoint.state.get("provisioningState") == ProvisioningState.SUCCEEDED:
+    if sent is None and endpoint.state.get("provisioningState") == ProvisioningState.SUCCEEDED:
         tx.operations.succeed(endpoint.id)
         return operation
     before = endpoint.state.get("provisioningState")
@@ -119,10 +118,10 @@ def send(tx: Transaction, endpoint: Resource, place: Place) -> Operation:
         "compute": place.compute.name,
         "deadline": rfc3339(tx.now + _TAKEN_WITHIN),
     }
-    if changed:
-        news["sent"] = seen
+    if sent is not None:
+        news["sent"] = sent
     tx.resources.update(endpoint, state={**endpoint.state, **news})
-    if not changed:
+    if sent is None:
         # The same was asked for again: what the cluster last said of it still holds.
         for each in tx.desired.of_owner(endpoint.key):
             settle(tx, each)
