@@ -519,3 +519,110 @@ def test_a_new_pod_does_not_share_the_template() -> None:
     one = train()
     new_pod(one, None)["spec"]["containers"][0]["image"] = "changed"
     assert "image" not in one["spec"]["template"]["spec"]["containers"][0]
+
+
+class JobWorld:
+    """A Job and its pods as dicts, changed by the decisions' steps, of which any may be the last before a kill."""
+
+    def __init__(self, one: Manifest) -> None:
+        self.job = copy.deepcopy(one)
+        self.pods: dict[str, Manifest] = {}
+        self.ends: dict[str, str] = {}
+        self.made = 0
+        self.now = NOW
+
+    def turn(self, survive: int = 10**6) -> int:
+        """Carry out the first `survive` steps of one decision; how many were writes."""
+        self.now += timedelta(minutes=11)  # beyond every back-off
+        decision = job.decide(copy.deepcopy(self.job), [copy.deepcopy(found) for found in self.pods.values()], self.now)
+        writes = [step for step in decision.steps if not isinstance(step, Record)]
+        for step in writes[:survive]:
+            match step:
+                case Patch(object=seen, patch=patch) if seen["metadata"]["uid"] == "j":
+                    _merge(self.job, patch)
+                case Patch(object=seen, patch=patch):
+                    _merge(self.pods[seen["metadata"]["uid"]], patch)
+                    self.sweep()
+                case Delete(object=seen):
+                    self.delete(seen["metadata"]["uid"])
+                case Create(manifest=manifest):
+                    self.made += 1
+                    name = f"p{self.made}"
+                    self.pods[name] = copy.deepcopy(manifest)
+                    self.pods[name]["metadata"] |= {"name": name, "uid": name, "creationTimestamp": TEXT, "resourceVersion": "1"}
+                    self.pods[name]["status"] = {"phase": "Running"}
+        return len(writes)
+
+    def sweep(self) -> None:
+        gone = [
+            uid
+            for uid, found in self.pods.items()
+            if found["metadata"].get("deletionTimestamp") and not found["metadata"].get("finalizers")
+        ]
+        for uid in gone:
+            del self.pods[uid]
+
+    def delete(self, uid: str) -> None:
+        if uid in self.pods:
+            self.pods[uid]["metadata"]["deletionTimestamp"] = TEXT
+            self.sweep()
+
+    def end(self, choice: int, phase: str) -> None:
+        running = [
+            uid
+            for uid, found in self.pods.items()
+            if found["status"]["phase"] == "Running" and not found["metadata"].get("deletionTimestamp")
+        ]
+        if running:
+            uid = running[choice % len(running)]
+            self.pods[uid]["status"]["phase"] = phase
+            self.ends[uid] = phase
+
+    def settle(self) -> None:
+        for _ in range(200):
+            if not self.turn():
+                running = [uid for uid, found in self.pods.items() if found["status"]["phase"] == "Running"]
+                if not running:
+                    return
+                self.end(0, "Succeeded")
+        raise AssertionError("never settled")
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from(["turn", "turn", "Succeeded", "Failed", "delete"]), st.integers(0, 20)), max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(indexed=st.booleans(), completions=st.integers(1, 6), parallelism=st.integers(1, 4), events=EVENTS)
+def test_killed_after_any_write_a_job_counts_every_end_exactly_once(
+    indexed: bool, completions: int, parallelism: int, events: list[tuple[str, int]]
+) -> None:
+    mode = "Indexed" if indexed else "NonIndexed"
+    world = JobWorld(train(completions=completions, parallelism=parallelism, completionMode=mode, backoffLimit=1000, status={}))
+    disturbed = 0
+    for event, number in events:
+        if event == "turn":
+            world.turn(survive=number)
+        elif event == "delete":
+            running = [
+                uid
+                for uid, found in world.pods.items()
+                if found["status"]["phase"] == "Running" and not found["metadata"].get("deletionTimestamp")
+            ]
+            if running:
+                world.delete(running[number % len(running)])
+                disturbed += 1
+        else:
+            world.end(number, event)
+    world.settle()
+    status = world.job["status"]
+    assert conditions_of(status)["Complete"]["status"] == "True"
+    succeeded = sum(phase == "Succeeded" for phase in world.ends.values())
+    failed = sum(phase == "Failed" for phase in world.ends.values())
+    assert status["succeeded"] == (completions if indexed else succeeded)
+    assert status.get("failed", 0) >= failed
+    assert status.get("failed", 0) <= failed + disturbed + parallelism
+    if indexed:
+        assert parse_indexes(status["completedIndexes"]) == frozenset(range(completions))
+    assert not status["uncountedTerminatedPods"]
+    assert not any(found["metadata"].get("finalizers") for found in world.pods.values())
+    assert world.turn() == 0
