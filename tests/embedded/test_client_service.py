@@ -2,164 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import signal
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.embedded.client_peers import Agent, Run, Service, agent, client, job_key, moorage, profile, service, token
 
-from moorage import ids
-from moorage.cli.main import main
+from moorage.client.assets import datastore
 from moorage.client.connection import Client
-from moorage.client.profile import Profile, load, save
-from moorage.client.transport import Transport
-from moorage.identity.keyfiles import signing_key
-from moorage.identity.pki import ensure_authority, ensure_server_certificate
-from moorage.identity.roles import Role
-from moorage.identity.tokens import Tokens
+from moorage.client.profile import Profile, load
+from moorage.client.snapshot import File
+from moorage.identity.pki import ensure_authority
 
-SUBSCRIPTION, GROUP, WORKSPACE = "00000000-0000-0000-0000-000000000000", "moorage", "default"
-_SERVE = """
-import json, sys
-from pathlib import Path
-from moorage.server.serve import run_server
-from moorage.server.settings import Settings
-home, port, certificate, key = sys.argv[1:]
-settings = Settings(home=Path(home), port=int(port), tls_certificate=Path(certificate), tls_key=Path(key))
-run_server(settings, lambda host, port: print(port, flush=True))
-"""
-
-
-class Service:
-    """The service's process; it can be killed and started again on the same port."""
-
-    def __init__(self, home: Path) -> None:
-        authority = ensure_authority(home / "pki")
-        self.home, self.ca, self.port = home, authority.certificate_path, 0
-        self._certificate = ensure_server_certificate(authority, home / "pki", "server", ["127.0.0.1"])
-        self._process: subprocess.Popen[str] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        paths = [str(self._certificate.certificate_path), str(self._certificate.key_path)]
-        log = (self.home / "server.log").open("a")
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, str(self.home), str(self.port), *paths], stdout=subprocess.PIPE, stderr=log, text=True
-        )
-        log.close()
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, (self.home / "server.log").read_text()
-        self.port = int(line)
-
-    def end(self, how: signal.Signals) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        self._process.send_signal(how)
-        self._process.wait(20)
-        self._process.stdout.close()
-
-
-class Agent:
-    """What a cluster's agent sends, without a cluster."""
-
-    def __init__(self, service: Service, registration: str, token: str) -> None:
-        self.base = f"/gateway/v1/clusters/{registration}"
-        self.transport = Transport(service.url, token=token, ca=str(service.ca))
-        self.instance, self.sequence = uuid.uuid4().hex, 0
-
-    def report(self, *reports: dict[str, Any]) -> None:
-        self.sequence += 1
-        body = {"instance": self.instance, "sequence": self.sequence, "reports": list(reports)}
-        self.transport.request("POST", f"{self.base}/reports", json=body)
-
-    def heard(self) -> None:
-        node = {"name": "n1", "ready": True, "allocatable": {"cpu": "4", "memory": "8Gi"}}
-        self.report({"kind": "inventory", "kubernetesVersion": "v1.37.0", "agentVersion": "0.1.0", "nodes": [node]})
-
-    def status(self, key: dict[str, str], phase: str, *, complete: bool = False, **status: Any) -> dict[str, Any]:
-        return {
-            "kind": "status",
-            "key": key,
-            "uid": "u1",
-            "generation": 1,
-            "status": {"phase": phase, **status},
-            "logsComplete": complete,
-        }
-
-    def log(self, key: dict[str, str], offset: int, text: bytes) -> dict[str, Any]:
-        data = base64.b64encode(text).decode()
-        return {"kind": "log", "key": key, "stream": "user_logs/std_log.txt", "offset": offset, "data": data}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("service"))
-    service.start()
-    yield service
-    service.end(signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def token(service: Service) -> str:
-    return Tokens(signing_key(service.home / "server" / "keys" / "signing.pem")).issue_user("tester", {"/": Role.OWNER}, timedelta(hours=1))
-
-
-@pytest.fixture
-def profile(service: Service, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
-    monkeypatch.setenv("MOORAGE_HOME", str(tmp_path / "home"))
-    settings = {"url": service.url, "token": token, "ca": str(service.ca)}
-    save(settings | {"subscription": SUBSCRIPTION, "resource_group": GROUP, "workspace": WORKSPACE})
-    return load()
-
-
-@pytest.fixture
-def client(profile: Profile) -> Iterator[Client]:
-    with Client(profile) as client:
-        yield client
-
-
-@pytest.fixture
-def agent(service: Service, client: Client) -> Iterator[Agent]:
-    path = str(ids.ClusterId(SUBSCRIPTION, GROUP, "c1"))
-    client.apply(path, {"location": "local", "properties": {}})
-    issued = client.post(f"{path}/issueAgentToken")
-    agent = Agent(service, issued["registration"], issued["token"])
-    agent.heard()
-    if client.find(client.path("computes", "local")) is None:
-        body = {"properties": {"computeType": "Kubernetes", "resourceId": path, "properties": {"namespace": "default"}}}
-        client.apply(client.path("computes", "local"), body)
-    yield agent
-    agent.transport.close()
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def moorage(profile: Profile, capfd: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main(list(words))
-        out, err = capfd.readouterr()
-        return int(code), out, err
-
-    return run
-
-
-def job_key(name: str) -> dict[str, str]:
-    scope = ids.Workspace(SUBSCRIPTION, GROUP, WORKSPACE)
-    return {"kind": "TrainingJob", "namespace": "default", "name": ids.kube_name(scope, name)}
+__all__ = ["agent", "client", "moorage", "profile", "service", "token"]
 
 
 @pytest.fixture
@@ -215,6 +74,27 @@ def test_a_job_is_streamed_to_its_end_over_a_killed_service(service: Service, ag
     assert code == 0, err
     assert out == "première ligne\nzweite Zeile: grün\n"
     assert "[streamed] Running" in err and "[streamed] Completed" in err
+
+
+def test_what_a_job_left_behind_is_fetched(agent: Agent, moorage: Run, client: Client, job_folder: Path, tmp_path: Path) -> None:
+    assert moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "fetched")[0] == 0
+    code, _, err = moorage("job", "download", "-n", "fetched", "-p", str(tmp_path / "out"))
+    assert code == 2 and "its outputs can be fetched once it has ended" in err
+    with datastore(client) as container:
+        container.upload([File("model.pkl", job_folder / "data.csv", 4)], "azureml/fetched/model")
+    key = job_key("fetched")
+    agent.report(agent.log(key, 0, b"done\n"), agent.status(key, "Completed", complete=True))
+    code, _, err = moorage("job", "download", "-n", "fetched", "--all", "-p", str(tmp_path / "out"))
+    assert code == 0, err
+    assert (tmp_path / "out" / "artifacts" / "user_logs" / "std_log.txt").read_text() == "done\n"
+    assert (tmp_path / "out" / "named-outputs" / "model" / "model.pkl").read_text() == "1,2\n"
+    code, _, err = moorage("job", "download", "-n", "fetched", "--output-name", "absent")
+    assert code == 2 and "has no output 'absent'; it has model." in err
+    uri = "azureml://jobs/fetched/outputs/model"
+    assert moorage("model", "create", "-n", "from-job", "--path", uri, "--type", "custom_model")[0] == 0
+    code, _, err = moorage("model", "download", "-n", "from-job", "-v", "1", "-p", str(tmp_path / "models"))
+    assert code == 0, err
+    assert (tmp_path / "models" / "from-job" / "model.pkl").read_text() == "1,2\n"
 
 
 def test_a_failed_job_ends_the_stream_with_its_reason_and_exit_code_1(agent: Agent, moorage: Run, job_folder: Path) -> None:

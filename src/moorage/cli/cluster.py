@@ -43,5 +43,4 @@ def list_clusters(session: Session) -> list[Manifest]:
 def delete(session: Session, name: str, yes: bool) -> None:
     """Remove a cluster's registration; its agent can no longer connect. Refused while it is attached."""
     session.confirm(f"Remove the registration of cluster {name}?", yes)
-    session.client.delete(resource_id(session, name), watch=session.watch(f"cluster {name}"))
-    session.say(f"cluster {name}: removed")
+    session.delete(resource_id(session, name), f"cluster {name}")

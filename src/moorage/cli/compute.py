@@ -94,5 +94,4 @@ def detach(session: Session, name: str, yes: bool, force: bool, no_wait: bool) -
     """Detach a cluster. Its objects of this workspace go; user data (PVCs) stays."""
     session.confirm(f"Detach the compute target {name}?", yes)
     params = {"underlyingResourceAction": "Detach", **({"force": "true"} if force else {})}
-    session.client.delete(session.client.path("computes", name), params=params, wait=not no_wait, watch=session.watch(f"compute {name}"))
-    session.say(f"compute {name}: {'detaching' if no_wait else 'detached'}")
+    session.delete(session.client.path("computes", name), f"compute {name}", params=params, wait=not no_wait)

@@ -199,7 +199,7 @@ def deployment(resource: Manifest) -> Manifest:
     scale = properties.get("scaleSettings") or {}
     known = {
         "endpointComputeType", "model", "environmentId", "codeConfiguration", "containerResourceRequirements", "scaleSettings",
-        "properties", "environmentVariables", "requestSettings", "livenessProbe", "readinessProbe", "dataCollector",
+        "properties", "environmentVariables", "requestSettings", "livenessProbe", "readinessProbe", "dataCollector", "provisioningTimeout",
     }  # fmt: skip
     return _tidy(
         {
@@ -211,6 +211,7 @@ def deployment(resource: Manifest) -> Manifest:
             "environment": reference(properties.get("environmentId")),
             "code_configuration": {"code": reference(code.get("codeId")), "scoring_script": code.get("scoringScript")} if code else None,
             "environment_variables": properties.get("environmentVariables") or {},
+            "provisioning_timeout": _seconds(properties.get("provisioningTimeout")),
             "instance_count": (resource.get("sku") or {}).get("capacity") if scale.get("scaleType") != "TargetUtilization" else None,
             "resources": _resources(requirements),
             "scale_settings": _scale(scale),

@@ -163,5 +163,4 @@ def delete(session: Session, name: str, endpoint_name: str, yes: bool, no_wait: 
     """Delete a deployment. Refused while it has a share of the traffic."""
     session.confirm(f"Delete the deployment {name} of {endpoint_name}?", yes)
     path = session.client.path("onlineEndpoints", endpoint_name, "deployments", name)
-    session.client.delete(path, wait=not no_wait, watch=session.watch(f"deployment {name}"))
-    session.say(f"deployment {name}: {'deleting' if no_wait else 'deleted'}")
+    session.delete(path, f"deployment {name}", wait=not no_wait)

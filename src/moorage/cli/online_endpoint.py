@@ -88,9 +88,11 @@ def update(
 
 def amended(kind: Kind, entity: Manifest, changes: tuple[str, ...]) -> Document:
     """What is shown of a resource, read as a document with `--set` applied: an update without a file."""
-    from moorage.wire.documents.document import load
+    from moorage.wire.documents.document import fields, load
 
-    return load(kind, json.dumps(entity), name=f"the {kind.value} as it is", folder=Path.cwd(), changes=changes)
+    # What only the service sets is shown as well, and is no part of a document.
+    known = {name: value for name, value in entity.items() if name in fields(kind)}
+    return load(kind, json.dumps(known), name=f"the {kind.value} as it is", folder=Path.cwd(), changes=changes)
 
 
 def shares(text: str, option: str) -> dict[str, int]:
@@ -201,5 +203,4 @@ def regenerate_keys(session: Session, name: str, key_type: str, yes: bool) -> Ma
 def delete(session: Session, name: str, yes: bool, no_wait: bool) -> None:
     """Delete an endpoint and its deployments."""
     session.confirm(f"Delete the endpoint {name} and its deployments?", yes)
-    session.client.delete(session.client.path("onlineEndpoints", name), wait=not no_wait, watch=session.watch(f"endpoint {name}"))
-    session.say(f"endpoint {name}: {'deleting' if no_wait else 'deleted'}")
+    session.delete(session.client.path("onlineEndpoints", name), f"endpoint {name}", wait=not no_wait)

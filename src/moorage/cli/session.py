@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moorage.errors import Invalid, MoorageError
+from moorage.errors import Invalid, MoorageError, NotFound
 from moorage.specs.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -108,6 +108,12 @@ class Session:
         text = render(result, chosen, table=self.table, query=self.given.get("query"))
         if text:
             click.echo(text)
+
+    def delete(self, path: str, what: str, *, wait: bool = True, params: Manifest | None = None) -> None:
+        """Delete a resource and say so; NotFound when there was none, since a misspelt name must not look like a success."""
+        if not self.client.delete(path, params=params, wait=wait, watch=self.watch(what)):
+            raise NotFound(f"there is no {what}.", target=what.rpartition(" ")[2])
+        self.say(f"{what}: {'deleted' if wait else 'is being deleted'}")
 
     def document(self, kind: Kind, file: str | None, changes: tuple[str, ...] = (), **options: Any) -> Document:
         """Read and check the document that `--file` names, with `--set` and options in force."""

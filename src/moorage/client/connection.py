@@ -144,7 +144,7 @@ class Client:
                 answer = self._ask(operation)
                 found = _object(answer)
                 status = str(found.get("status", ""))
-                watch(_step(found, status, begun))
+                watch(self._seen(found, status, path, begun))
                 if status.lower() in _DONE:
                     _refuse_failure(found, status)
                     return self.get(path) if path else {}
@@ -165,6 +165,11 @@ class Client:
         if (state := _state(found)).lower() in ("failed", "canceled"):
             _refuse_failure(found.get("properties") or {}, state)
         return found
+
+    def _seen(self, operation: Manifest, status: str, path: str | None, begun: float) -> Step:
+        """How far it is; while it lasts the resource itself knows more than its operation: phase, and what its cluster says."""
+        resource = self.patiently(lambda: self.find(path)) if path and status.lower() not in _DONE else None
+        return _step(resource or operation, status, begun)
 
     def _ask(self, url: str) -> Response:
         """GET, riding out a service that restarts."""
@@ -225,8 +230,9 @@ def _state(resource: Manifest) -> str:
 
 def _step(found: Manifest, status: str, begun: float) -> Step:
     properties = found.get("properties") or {}
-    phase = str(found.get("phase") or properties.get("phase") or status)
-    message = str(found.get("message") or properties.get("message") or "")
+    ours = properties.get("moorage") or {}
+    phase = str(ours.get("phase") or properties.get("provisioningState") or status)
+    message = str(ours.get("message") or "")
     return Step(phase, message, timedelta(seconds=monotonic() - begun))
 
 

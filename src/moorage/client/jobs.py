@@ -25,10 +25,51 @@ TERMINAL = frozenset({"Completed", "Failed", "Canceled", "NotResponding", "Pause
 _STREAMED = re.compile(r"^user_logs/std_log\D*0*(?:_ps)?\.txt$")
 _DATASTORE_URI = re.compile(r"^azureml://(?:subscriptions/.*?)?/?datastores/(?P<store>[^/]+)/paths/(?P<path>.*)$", re.IGNORECASE)
 _JOB_URI = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(?:/paths/(?P<path>.*))?$", re.IGNORECASE)
-_ADJECTIVES = (
-    ["amber", "brisk", "calm", "clever", "dapper", "eager", "fond", "gentle", "happy", "jolly", "keen", "lively", "merry", "neat", "placid", "quiet", "rosy", "sunny", "tidy", "witty"]
-)
-_NOUNS = ["anchor", "bay", "beacon", "bell", "boat", "buoy", "cove", "crane", "delta", "dock", "ferry", "gull", "harbor", "jetty", "keel", "lagoon", "mast", "pier", "quay", "sail", "tide"]
+_ADJECTIVES = [
+    "amber",
+    "brisk",
+    "calm",
+    "clever",
+    "dapper",
+    "eager",
+    "fond",
+    "gentle",
+    "happy",
+    "jolly",
+    "keen",
+    "lively",
+    "merry",
+    "neat",
+    "placid",
+    "quiet",
+    "rosy",
+    "sunny",
+    "tidy",
+    "witty",
+]
+_NOUNS = [
+    "anchor",
+    "bay",
+    "beacon",
+    "bell",
+    "boat",
+    "buoy",
+    "cove",
+    "crane",
+    "delta",
+    "dock",
+    "ferry",
+    "gull",
+    "harbor",
+    "jetty",
+    "keel",
+    "lagoon",
+    "mast",
+    "pier",
+    "quay",
+    "sail",
+    "tide",
+]
 
 
 def new_name() -> str:

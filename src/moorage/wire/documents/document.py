@@ -106,6 +106,11 @@ def load(
     return Document(kind, values, name, folder, reading.where)
 
 
+def fields(kind: Kind) -> frozenset[str]:
+    """The top-level fields that a document of this kind may have."""
+    return frozenset(_SHAPES[kind].fields)
+
+
 def _refuse_other_kinds(kind: Kind, root: Node) -> None:
     fields = root.value if isinstance(root.value, dict) else {}
     given = fields.get("type")

@@ -146,6 +146,7 @@ DEPLOYMENT = Record(
         "environment_variables": MapOf(Text(empty=True)),
         "instance_type": Text(),
         "instance_count": Number(0),
+        "provisioning_timeout": Number(1),
         "app_insights_enabled": Flag(),
         "scale_settings": Chosen(
             "type",
@@ -249,6 +250,9 @@ def deployment_body(values: Manifest, resolved: Resolved) -> Manifest:
     for name, wire in (("description", "description"), ("instance_type", "instanceType"), ("model_mount_path", "modelMountPath")):
         if name in values:
             properties[wire] = values[name]
+    if "provisioning_timeout" in values:
+        # Ours: the original fails every deployment that is not up within 20 minutes.
+        properties["provisioningTimeout"] = format_duration(timedelta(seconds=values["provisioning_timeout"]))
     if "model" in values:
         properties["model"] = resolved["model"]
     if "environment" in values:

@@ -137,8 +137,8 @@ class _Reader:
         self.count += 1
         if self.count > _NODE_LIMIT or id(node) in self.open:
             raise refuse([Finding(self.at(node), ".".join(path), "the document's aliases make it endless or far too large.")])
-        expected = {yaml.MappingNode: "map", yaml.SequenceNode: "seq"}.get(type(node))
-        if expected and node.tag != f"tag:yaml.org,2002:{expected}":
+        expected = "map" if isinstance(node, yaml.MappingNode) else "seq"
+        if isinstance(node, yaml.CollectionNode) and node.tag != f"tag:yaml.org,2002:{expected}":
             tag = node.tag.removeprefix("tag:yaml.org,2002:")
             self.say(node, path, f"the YAML tag '{tag}' is not supported; write plain values.")
         self.open.add(id(node))

@@ -1,0 +1,210 @@
+"""Endpoints and deployments from the command line against the real service; the cluster and its router are played."""
+
+from __future__ import annotations
+
+import http.server
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.embedded.client_peers import GROUP, SUBSCRIPTION, WORKSPACE, Agent, Run, agent, client, moorage, profile, service, token
+
+from moorage import ids
+from moorage.client.blobs import Container
+from moorage.client.connection import Client
+from moorage.client.snapshot import File
+
+__all__ = ["agent", "client", "moorage", "profile", "service", "token"]
+
+
+class Router(http.server.BaseHTTPRequestHandler):
+    """Answers as the router does for a good key, and with what a failing `run()` looks like for the pinned deployment `bad`."""
+
+    key = ""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Authorization"] != f"Bearer {type(self).key}":
+            return self.answer(401, b"bad key")
+        if self.headers.get("azureml-model-deployment") == "bad":
+            return self.answer(
+                424, b"boom", **{"ms-azureml-model-error-statuscode": "500", "ms-azureml-model-error-reason": "oops", "x-request-id": "r1"}
+            )
+        return self.answer(200, b'{"path": "%s", "echo": %s}' % (self.path.encode(), body))
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def router() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Router)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def serving(agent: Agent, router: str, moorage: Run, tmp_path: Path) -> Iterator[Path]:
+    """A folder with documents, and a cluster that accepts what it is sent."""
+    agent.heard(routerUrl=router)
+    (tmp_path / "score").mkdir()
+    (tmp_path / "score" / "score.py").write_text("def init(): ...\ndef run(raw): return raw\n")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "w").write_text("w")
+    (tmp_path / "endpoint.yml").write_text(
+        "$schema: https://x/kubernetesOnlineEndpoint.schema.json\nname: digits\ncompute: azureml:local\nauth_mode: key\n"
+    )
+    (tmp_path / "blue.yml").write_text(
+        "name: blue\nendpoint_name: digits\nmodel: {path: ./weights}\ncode_configuration: {code: ./score, scoring_script: score.py}\n"
+        "environment: {image: 'python:3.11'}\nrequest_settings: {request_timeout_ms: 1500}\n"
+    )
+    yield tmp_path
+
+
+_GENERATIONS = itertools.count(1)
+
+
+def accept(
+    agent: Agent, kind: str, name: str, *names: str, phase: str = "Succeeded", message: str = "", after: float = 0.6
+) -> threading.Timer:
+    """Report a status a moment later, while the command waits."""
+    scope = ids.Workspace(SUBSCRIPTION, GROUP, WORKSPACE)
+    key = {"kind": kind, "namespace": "default", "name": ids.kube_name(scope, name, *names)}
+    # Each is a later spec of the object than the last: an older one's status is no news to the service.
+    generation = next(_GENERATIONS)
+    status = {"observedGeneration": generation, **({"message": message, "reason": "InitFailed"} if message else {})}
+
+    def report() -> None:
+        agent.report(
+            {
+                "kind": "status",
+                "key": key,
+                "uid": "u",
+                "generation": generation,
+                "status": {"phase": phase, **status},
+                "logsComplete": False,
+            }
+        )
+
+    timer = threading.Timer(after, report)
+    timer.start()
+    return timer
+
+
+def test_a_model_is_served_and_scored(agent: Agent, serving: Path, moorage: Run, client: Client) -> None:
+    timer = accept(agent, "OnlineEndpoint", "digits")
+    code, out, err = moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"))
+    timer.join()
+    assert code == 0, err
+    assert json.loads(out)["provisioning_state"] == "Succeeded"
+    assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"))[0] == 4
+
+    timers = [
+        accept(agent, "OnlineDeployment", "digits", "blue", phase="Creating", message="pulling the image", after=0.5),
+        accept(agent, "OnlineDeployment", "digits", "blue", after=2.0),
+        accept(agent, "OnlineEndpoint", "digits", after=3.5),
+    ]
+    code, out, err = moorage("online-deployment", "create", "-f", str(serving / "blue.yml"), "--all-traffic")
+    for timer in timers:
+        timer.join()
+    assert code == 0, err
+    deployment = json.loads(out)
+    assert deployment["request_settings"]["request_timeout_ms"] == 1500
+    assert "deployment blue: Creating: pulling the image" in err
+    assert "all traffic goes to blue" in err
+    assert moorage("online-endpoint", "show", "-n", "digits", "--query", "traffic.blue", "-o", "tsv")[1] == "100\n"
+
+    Router.key = moorage("online-endpoint", "get-credentials", "-n", "digits", "--query", "primaryKey", "-o", "tsv")[1].strip()
+    (serving / "request.json").write_text('{"data": [1]}')
+    words = ("online-endpoint", "invoke", "-n", "digits", "-r", str(serving / "request.json"))
+    code, out, err = moorage(*words)
+    assert code == 0, err
+    assert json.loads(out) == {"path": "/api/v1/endpoint/digits/score", "echo": {"data": [1]}}
+    assert moorage(*words, "--query", "echo.data[0]")[1] == "1\n"
+    code, out, err = moorage(*words, "-d", "bad")
+    assert (code, out) == (1, "")
+    assert (
+        "answered 424" in err and "the model answered 500: oops" in err and "request id r1" in err and "boom" in err and "get-logs" in err
+    )
+    before = Router.key
+    timer = accept(agent, "OnlineEndpoint", "digits")
+    code, out, err = moorage("online-endpoint", "regenerate-keys", "-n", "digits", "--yes", "-o", "json")
+    timer.join()
+    assert code == 0, err
+    assert json.loads(out)["primaryKey"] != before
+    assert moorage(*words)[0] == 1
+    (serving / "request.json").write_text("{")
+    assert moorage(*words)[0] == 2
+
+    code, out, err = moorage("online-deployment", "list", "-e", "digits", "-o", "table")
+    assert code == 0 and "blue" in out, err
+    code, _, err = moorage("online-deployment", "delete", "-n", "blue", "-e", "digits", "--yes")
+    assert code != 0 and "traffic" in err
+    assert moorage("online-deployment", "delete", "-n", "green", "-e", "digits", "--yes")[0] == 3
+
+
+def test_a_deployment_that_fails_says_why_with_exit_code_1(agent: Agent, serving: Path, moorage: Run) -> None:
+    timer = accept(agent, "OnlineEndpoint", "failing")
+    assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "failing")[0] == 0
+    timer.join()
+    timer = accept(agent, "OnlineDeployment", "failing", "blue", phase="Failed", message="init() failed: Traceback: ValueError: no")
+    code, out, err = moorage("online-deployment", "create", "-f", str(serving / "blue.yml"), "-e", "failing")
+    timer.join()
+    assert (code, out) == (1, "")
+    assert "init() failed: Traceback: ValueError: no" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "expected"),
+    [
+        ("instance_type=huge", 2, "huge"),
+        ("model=azureml:absent:1", 2, "there is no model 'absent' of version 1"),
+        ("code_configuration.scoring_script=absent.py", 2, "absent.py"),
+        ("endpoint_name=nowhere", 3, "nowhere"),
+    ],
+)
+def test_what_a_deployment_names_and_is_not_there_is_refused(
+    agent: Agent, serving: Path, moorage: Run, change: str, code: int, expected: str
+) -> None:
+    if moorage("online-endpoint", "show", "-n", "refusing")[0] == 3:
+        timer = accept(agent, "OnlineEndpoint", "refusing")
+        assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "refusing")[0] == 0
+        timer.join()
+    words = ("--set", "endpoint_name=refusing", "--set", change)
+    found, out, err = moorage("online-deployment", "create", "-f", str(serving / "blue.yml"), *words)
+    assert (found, out) == (code, ""), err
+    assert expected in err
+
+
+def test_large_files_travel_in_blocks_and_ranges(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moorage.client import assets, blobs
+
+    monkeypatch.setattr(blobs, "_SINGLE_PUT", 100_000)
+    monkeypatch.setattr(blobs, "_BLOCK", 70_000)
+    monkeypatch.setattr(blobs, "_RANGE", 90_000)
+    content = bytes(range(256)) * 1200
+    source = tmp_path / "big.bin"
+    source.write_bytes(content)
+    sent: list[int] = []
+    container: Container
+    with assets.datastore(client) as container:
+        container.upload([File("big.bin", source, len(content))], "big", sent=sent.append)
+        (blob,) = container.listing("big/")
+        assert (blob.size, sum(sent)) == (len(content), len(content))
+        (path,) = container.download([blob], "big/", tmp_path / "back")
+    assert path.read_bytes() == content
+    assert [entry.name for entry in path.parent.iterdir()] == ["big.bin"]
