@@ -16,19 +16,18 @@ from moorage.gateway.desired import MANAGER, Target, is_desired, target_of
 from moorage.kube.cluster import Cluster
 from moorage.kube.informer import Informer
 from moorage.kube.kinds import SECRET
-from moorage.kube.metadata import controller_of, controller_uid, is_deleting, name_of, namespace_of, owner_reference, uid_of
+from moorage.kube.metadata import controller_uid, is_deleting, name_of, namespace_of, owner_reference, uid_of
 from moorage.kube.queue import WorkQueue
 from moorage.specs.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
-ACCESS_LABELS = {"app.kubernetes.io/managed-by": "moorage", "app.kubernetes.io/component": "access"}
-ACCESS_SELECTOR = ",".join(f"{key}={value}" for key, value in ACCESS_LABELS.items())
+_LABELS = {"app.kubernetes.io/managed-by": "moorage", "app.kubernetes.io/component": "access"}
 KINDS_WITH_ACCESS = ("TrainingJob", "OnlineDeployment")
 _RENEW_AT = "moorage.dev/renew-at"
 _TERMINAL = frozenset({"Completed", "Failed", "Canceled"})
-# A timer that is far away is looked at again now and then, since the wall clock may jump.
-_LONGEST_WAIT = timedelta(hours=1)
+# Looked at again at least this often: the wall clock may jump, and somebody may delete the Secret.
+_LONGEST_WAIT = timedelta(minutes=15)
 _WORKERS = 2
 
 
@@ -50,7 +49,7 @@ def access_secret(owner: Manifest, granted: Granted, ca: str, moment: datetime) 
         "metadata": {
             "name": access_name(name_of(owner)),
             "namespace": namespace_of(owner),
-            "labels": ACCESS_LABELS,
+            "labels": _LABELS,
             "annotations": {_RENEW_AT: rfc3339(moment + granted.lifetime / 2)},
             "ownerReferences": [owner_reference(owner)],
         },
@@ -78,7 +77,7 @@ def needs_access(owner: Manifest) -> bool:
 
 
 class AccessKeeper:
-    """Keeps the Secrets."""
+    """Keeps the Secrets. It gets them by name: the agent has no right to list Secrets, which would show it everybody's."""
 
     def __init__(
         self,
@@ -86,7 +85,6 @@ class AccessKeeper:
         workspace: Workspace,
         connection: Connection,
         owners: Mapping[str, Informer],
-        secrets: Informer,
         *,
         clock: Clock = now,
     ) -> None:
@@ -94,22 +92,14 @@ class AccessKeeper:
         self._workspace = workspace
         self._connection = connection
         self._owners = owners
-        self._secrets = secrets
         self._clock = clock
         self._queue: WorkQueue[Target] = WorkQueue(initial=timedelta(milliseconds=200), maximum=timedelta(seconds=30))
         for kind in KINDS_WITH_ACCESS:
             owners[kind].subscribe(self._owner_changed)
-        secrets.subscribe(self._secret_changed)
 
     def _owner_changed(self, old: Manifest | None, new: Manifest | None) -> None:
         if new is not None:
             self._queue.add(target_of(new))
-
-    def _secret_changed(self, old: Manifest | None, new: Manifest | None) -> None:
-        secret = new or old
-        owner = controller_of(secret) if secret is not None else None
-        if secret is not None and owner is not None and owner["kind"] in self._owners:
-            self._queue.add(Target(owner["kind"], namespace_of(secret), owner["name"]))
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -133,7 +123,10 @@ class AccessKeeper:
         owner = self._owners[target.kind].get(target.name, target.namespace)
         if owner is None or not needs_access(owner):
             return
-        secret = self._secrets.get(access_name(target.name), target.namespace)
+        try:
+            secret = await self._cluster.get(SECRET, access_name(target.name), target.namespace)
+        except NotFound:
+            secret = None
         wait = renew_in(secret, owner, self._clock())
         if wait > timedelta(0):
             self._queue.add_after(target, min(wait, _LONGEST_WAIT))

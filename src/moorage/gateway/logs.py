@@ -1,7 +1,7 @@
 """Logs of training jobs: each container's output is followed and sent with its offset, and counts as complete once the container has ended and
 all of it is acknowledged. After a restart it is read from the start again, and what the workspace has is skipped.
 
-A pod that replaces another of the same rank continues its log. Where it began is noted on the pod, since its predecessor may be gone later.
+A pod that replaces another of the same rank continues its log. Where it began is noted on the TrainingJob, since its predecessor may be gone later.
 Known limit: of a log that the node has rotated only the newest file can be read again after a restart.
 """
 
@@ -14,15 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from moorage.errors import Forbidden, Invalid, MoorageError, NotFound
+from moorage.errors import Invalid, MoorageError, NotFound
 from moorage.gateway.desired import Target, is_desired, target_of
 from moorage.gateway.gather import gathered
 from moorage.gateway.outbox import CHUNK, Outbox
 from moorage.gateway.podlogs import JOB_LABEL, Source, ended, is_terminal, node_count, sources
+from moorage.ids import digest
 from moorage.kube.backoff import Backoff
 from moorage.kube.cluster import Cluster, LogOptions
 from moorage.kube.informer import Informer
-from moorage.kube.kinds import POD
+from moorage.kube.kinds import POD, TRAINING_JOB
 from moorage.kube.metadata import labels_of, name_of, namespace_of, uid_of
 from moorage.kube.streams import closing
 from moorage.specs.manifest import Manifest
@@ -200,19 +201,15 @@ class JobLogs:
 
     async def _begin(self, stream: _Stream) -> None:
         """Find out where the container's log begins within the stream, and how much of it the workspace has."""
-        key = f"moorage.dev/log-base-{stream.source.container}"
+        key = f"moorage.dev/log-base-{digest(stream.uid, stream.source.container, length=16)}"
         size = await self._outbox.deliver(stream.target, stream.source.stream, 0, b"")
-        pod = await self._cluster.get(POD, stream.pod, stream.target.namespace)
-        if uid_of(pod) != stream.uid:
-            raise NotFound(f"pod {stream.pod} has been replaced")
-        noted = (pod["metadata"].get("annotations") or {}).get(key)
+        target = stream.target
+        job = await self._cluster.get(TRAINING_JOB, target.name, target.namespace)
+        noted = (job["metadata"].get("annotations") or {}).get(key)
         if noted is None:
             stream.base = size
-            patch = {"metadata": {"uid": stream.uid, "annotations": {key: str(size)}}}
-            try:
-                await self._cluster.patch(POD, stream.pod, stream.target.namespace, patch)
-            except Forbidden as error:
-                log.warning("where the log of %s begins cannot be noted, a replaced pod's log may be repeated: %s", stream.pod, error)
+            patch = {"metadata": {"uid": uid_of(job), "annotations": {key: str(size)}}}
+            await self._cluster.patch(TRAINING_JOB, target.name, target.namespace, patch)
         else:
             # Under the base: the workspace lost what earlier pods wrote; what follows moves up.
             stream.base = min(int(noted), size) if noted.isdigit() else 0

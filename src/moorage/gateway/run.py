@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from moorage.gateway.access import ACCESS_SELECTOR, AccessKeeper
+from moorage.gateway.access import AccessKeeper
 from moorage.gateway.asks import Asks
 from moorage.gateway.connection import Connection, Workspace
 from moorage.gateway.desired import KINDS, Desired
@@ -15,7 +15,7 @@ from moorage.gateway.podlogs import JOB_LABEL
 from moorage.gateway.up import Events, Inventory, Statuses
 from moorage.kube.cluster import Cluster
 from moorage.kube.informer import Informers
-from moorage.kube.kinds import INSTANCE_TYPE, NODE, POD, SECRET, SERVICE
+from moorage.kube.kinds import INSTANCE_TYPE, NODE, POD, SERVICE
 
 ROUTER_NAMESPACE = "azureml"
 ROUTER_SERVICE = "azureml-fe"
@@ -45,9 +45,7 @@ class Gateway:
         self._needed.append(pods)
         self._logs = JobLogs(cluster, self._outbox, objects["TrainingJob"], pods, lambda target: self._statuses.again(target))
         self._statuses = Statuses(objects, self._outbox, self._logs.complete)
-        secrets = self._informers.informer(SECRET, labels=ACCESS_SELECTOR)
-        self._needed.append(secrets)
-        self._access = AccessKeeper(cluster, self._workspace, connection, objects, secrets)
+        self._access = AccessKeeper(cluster, self._workspace, connection, objects)
         self._events = Events(cluster, objects, self._outbox)
         self._inventory = Inventory(
             cluster,

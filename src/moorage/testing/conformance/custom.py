@@ -84,7 +84,7 @@ async def _served(cluster: Cluster, kind: Kind) -> None:
                 await asyncio.sleep(0.05)
 
 
-def a_widget(kind: Kind, name: str, namespace: str, **spec: Any) -> Manifest:
+def a_widget(kind: Kind, name: str, namespace: str, /, **spec: Any) -> Manifest:
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 
