@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -48,6 +48,7 @@ class Api:
         self._reader = Reader(registry)
         self._writer = WriteVerbs(registry, self._reader)
         self._streams: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,19 +58,19 @@ class Api:
             request = await self._request(scope, receive)
             target = self._target(request)
             response = await self._respond(request, target)
-            if response.stream is not None:
-                await self._stream(response, receive, send)
-                return
         except MoorageError as error:
             code, shown = statuses.failure(error, target)
             response = answer(shown, code)
         except Exception:  # noqa: BLE001  the HTTP boundary: whatever it is, the client gets a Status and the log the traceback
             _log.exception("%s %s failed", scope["method"], scope["path"])
             response = answer(statuses.status(500, "InternalError", "Internal error occurred; see the cluster's log"), 500)
-        await _send(response, send)
+        if response.stream is not None:
+            await self._stream(response, receive, send)
+        else:
+            await _send(response, send)
 
     def close(self) -> None:
-        self._reader.close()
+        self._closed = True
         for task in self._streams:
             task.cancel()
 
@@ -202,26 +203,28 @@ class Api:
     async def _stream(self, response: Response, receive: Receive, send: Send) -> None:
         """Send a stream until it ends, the client goes, or the server stops."""
         assert response.stream is not None
-        task = asyncio.ensure_future(_send_stream(response, response.stream, send))
-        self._streams.add(task)
+        headers = [(b"content-type", response.content_type.encode()), (b"cache-control", b"no-cache, private")]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        # Headers go out before the first event; a client that waits for them would otherwise wait for a change.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        sending = asyncio.ensure_future(_send_chunks(response.stream, send))
         gone = asyncio.ensure_future(_disconnected(receive))
+        self._streams.add(sending)
+        if self._closed:
+            sending.cancel()
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._streams.discard(task)
-            for running in (task, gone):
-                running.cancel()
-            with suppress(asyncio.CancelledError):
-                await gone
-        try:
-            await task
-        except asyncio.CancelledError:
-            # By us, because the client has gone or the server stops; a cancellation from outside was raised above.
-            return
-        except MoorageError as error:
+            self._streams.discard(sending)
+            sending.cancel()
+            gone.cancel()
+            ended, _ = await asyncio.gather(sending, gone, return_exceptions=True)
+        if isinstance(ended, MoorageError):
             # Half of the answer is out, so that all that is left is to end it.
-            _log.warning("a stream ended early: %s", error.message)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            _log.warning("a stream ended early: %s", ended.message)
+        elif isinstance(ended, Exception):
+            raise ended
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -229,16 +232,11 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _send_stream(response: Response, stream: AsyncGenerator[bytes], send: Send) -> None:
-    headers = [(b"content-type", response.content_type.encode()), (b"cache-control", b"no-cache, private")]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    # Headers go out before the first event; a client that waits for them would otherwise wait for a change.
-    await send({"type": "http.response.body", "body": b"", "more_body": True})
+async def _send_chunks(stream: AsyncGenerator[bytes], send: Send) -> None:
     async with aclosing(stream) as chunks:
         async for chunk in chunks:
             if chunk:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send(response: Response, send: Send) -> None:

@@ -15,11 +15,11 @@ from moorage.embedded import bootstrap, deletion, selectors
 from moorage.embedded.backend import NodeBackend, NoNodes
 from moorage.embedded.kinds import Resource
 from moorage.embedded.logs import pod_logs
-from moorage.embedded.objects import ObjectStore, open_store, told
+from moorage.embedded.objects import ObjectStore, Window, open_store, told
 from moorage.embedded.registry import Registry, Target, Writer
 from moorage.embedded.tokens import Grant, TokenIssuer, open_issuer
 from moorage.embedded.version import GIT_VERSION
-from moorage.errors import Expired, Invalid
+from moorage.errors import Expired, Invalid, MoorageError
 from moorage.kube.cluster import EventType, Listing, LogOptions, PatchType, WatchEvent
 from moorage.kube.kinds import POD, SERVICE_ACCOUNT, Kind
 from moorage.specs.manifest import Manifest
@@ -174,10 +174,23 @@ def _copy(value: Any) -> Any:
 
 
 async def open_cluster(
-    path: Path | None = None, *, backend: NodeBackend | None = None, manager: str = "moorage", clock: Clock = now
+    path: Path | None = None,
+    *,
+    backend: NodeBackend | None = None,
+    manager: str = "moorage",
+    clock: Clock = now,
+    window: Window | None = None,
 ) -> LocalCluster:
-    """The cluster whose state is the SQLite file at `path`, or a fresh one in memory; with Kubernetes' initial namespaces in it."""
-    registry = Registry(await open_store(path), clock=clock)
-    await bootstrap.prepare(registry)
+    """The cluster whose state is the SQLite file at `path`, or a fresh one in memory; with Kubernetes' initial namespaces in it.
+
+    Keys for tokens lie beside the file. `window` bounds the past that watches can resume from.
+    """
     tokens = open_issuer(path.parent if path is not None else None, clock=clock)
+    store = await open_store(path, window=window)
+    registry = Registry(store, clock=clock)
+    try:
+        await bootstrap.prepare(registry)
+    except MoorageError:
+        await store.close()
+        raise
     return LocalCluster(registry, tokens, backend=backend, manager=manager)

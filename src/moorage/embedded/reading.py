@@ -6,7 +6,7 @@ import asyncio
 import base64
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -36,13 +36,11 @@ class _Snapshot:
 
 
 class Reader:
-    """The reading verbs over a registry. `close` ends every watch it serves."""
+    """The reading verbs over a registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._snapshots: OrderedDict[str, _Snapshot] = OrderedDict()
-        self._deadlines: set[asyncio.Timeout] = set()
-        self._closed = False
 
     def get(self, request: Request, target: Target) -> Response:
         entry = self._registry.get(target)
@@ -178,40 +176,27 @@ class Reader:
             # A version of another life of this cluster; its owner has to list again.
             yield _error(Expired(f"too old resource version: {since} ({store.revision})"))
             return
-        with self._deadline(life) as deadline:
-            try:
-                async with deadline, aclosing(store.watch(plan.resource.storage, since, quiet=_BOOKMARK_AFTER)) as batches:
-                    async for changes, revision in batches:
-                        chunk = b"".join(self._lines(plan, changes, matches))
-                        if not changes and plan.bookmarks:
-                            chunk = _bookmark(plan.resource, revision, {})
-                        if chunk:
-                            yield chunk
-            except Expired as error:
-                yield _error(error)
-            except TimeoutError:
-                return
+        try:
+            async with (
+                asyncio.timeout(life.total_seconds()),
+                aclosing(store.watch(plan.resource.storage, since, quiet=_BOOKMARK_AFTER)) as batches,
+            ):
+                async for changes, revision in batches:
+                    chunk = b"".join(self._lines(plan, changes, matches))
+                    if not changes and plan.bookmarks:
+                        chunk = _bookmark(plan.resource, revision, {})
+                    if chunk:
+                        yield chunk
+        except Expired as error:
+            yield _error(error)
+        except TimeoutError:
+            return
 
     def _lines(self, plan: _WatchPlan, changes: Sequence[Change], matches: Callable[[Entry], bool]) -> Iterator[bytes]:
         for change in changes:
             shown = told(change, matches)
             if shown is not None:
                 yield _line(shown[0].value, plan.render(shown[1]))
-
-    @contextmanager
-    def _deadline(self, life: timedelta) -> Iterator[asyncio.Timeout]:
-        deadline = asyncio.timeout(0 if self._closed else life.total_seconds())
-        self._deadlines.add(deadline)
-        try:
-            yield deadline
-        finally:
-            self._deadlines.discard(deadline)
-
-    def close(self) -> None:
-        self._closed = True
-        moment = asyncio.get_running_loop().time()
-        for deadline in self._deadlines:
-            deadline.reschedule(moment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,9 @@ def failure(error: MoorageError, target: Target | None = None) -> tuple[int, Man
     details: dict[str, Any] = {}
     if target is not None:
         kind = target.resource.kind
-        details = {"name": target.name or None, "group": kind.group or None, "kind": kind.plural if code != 422 else kind.kind}
+        # A create has its name in the body, so that only the error knows it.
+        name = target.name or (error.target if reason in ("Invalid", "AlreadyExists") else None)
+        details = {"name": name or None, "group": kind.group or None, "kind": kind.plural if code != 422 else kind.kind}
     causes = [{"reason": cause.code, "message": cause.message, "field": cause.target} for cause in error.details]
     if causes:
         details["causes"] = causes
