@@ -20,7 +20,7 @@ from moorage.embedded.node.environment import Surroundings
 from moorage.embedded.node.launch import Machine, Place
 from moorage.embedded.node.records import RestartDelay, View, Waiting, next_delay
 from moorage.embedded.node.status import Sandbox, status_of
-from moorage.embedded.node.volumes import Claims, TokenSource, Volumes, usage
+from moorage.embedded.node.volumes import SERVICE_ACCOUNT_PATH, Claims, TokenSource, Volumes, usage
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound, Unavailable
 from moorage.kube.cluster import Cluster, PatchType
 from moorage.kube.events import EventRecorder
@@ -322,7 +322,9 @@ class Pod:
                 if mount["name"] in named:
                     paths[mount["name"]] = await self.volumes.provide(named[mount["name"]], around, claims)
             account = self._services.sources.accounts.get(pod["spec"].get("serviceAccountName") or "default", self.namespace)
-            if launch.token_wanted(pod, account):
+            mounted = {mount["mountPath"] for mount in spec.get("volumeMounts") or ()}
+            # The API's admission adds this volume; a pod from elsewhere (an older state file) gets it here.
+            if SERVICE_ACCOUNT_PATH not in mounted and launch.token_wanted(pod, account):
                 token = await self.volumes.service_account(around)
         except (MoorageError, OSError) as error:
             raise _VolumeNotReady(f"MountVolume.SetUp failed for volume: {error}") from error

@@ -422,6 +422,9 @@ class Attendant:
 def run(folder: str, log_bytes: int, log_files: int, memory_limit: int, oom_file: str) -> None:
     """Detach from the agent, start the container and stay until it has ended."""
     os.chdir(folder)
+    # Before the first process ends, since the agent then takes a control FIFO without reader for a shim that is gone.
+    attendant = Attendant(Log(log_bytes, log_files), memory_limit, oom_file)
+    reserve("exit")
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -431,10 +434,8 @@ def run(folder: str, log_bytes: int, log_files: int, memory_limit: int, oom_file
         os.dup2(descriptor, target)
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    attendant = Attendant(Log(log_bytes, log_files), memory_limit, oom_file)
     # A machine that shuts down sends TERM to all: hand it on and leave the container a moment.
     signal.signal(signal.SIGTERM, lambda *_: attendant.terminate(10.0))
-    reserve("exit")
     if LINUX:
         _libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wakeup, wakeup_end = os.pipe()
@@ -492,7 +493,7 @@ def attempt(mode: str, root: str) -> None:
     """Whether this kernel lets us make a root of our own: exit 0, or 1 with the reason on stderr."""
     libc = _libc()
     unshare(libc, mode)
-    build_root(libc, root, [["dir", "/probe"], ["bind", "/proc", "/probe", True, False]])
+    build_root(libc, root, [["dir", "/probe"], ["bind", "/probe", "/proc", True, False]])
 
 
 def main(argv: list[str]) -> int:
