@@ -152,6 +152,7 @@ def _likeness(pod: Manifest) -> str | None:
         return None
     spec = pod.get("spec") or {}
     parts = {
-        name: spec.get(name) for name in ("containers", "initContainers", "nodeSelector", "affinity", "tolerations", "volumes", "overhead", "resources")
+        name: spec.get(name)
+        for name in ("containers", "initContainers", "nodeSelector", "affinity", "tolerations", "volumes", "overhead", "resources")
     }
     return owner + canonical(parts)
