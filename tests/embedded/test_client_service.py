@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -251,3 +252,12 @@ def test_ctrl_c_while_a_job_is_followed_says_that_it_goes_on(
     assert follower.returncode == 130
     assert "The job goes on. `moorage job stream -n interrupted` comes back to it; `moorage job cancel -n interrupted` ends it." in err
     assert "Traceback" not in err
+
+
+def test_debug_output_shows_requests_without_secrets(agent: Agent, moorage: Run, token: str, job_folder: Path) -> None:
+    (job_folder / "src" / "new.py").write_text("# sent, so that a signed link is used")
+    code, _, err = moorage("job", "create", "-f", str(job_folder / "train.yml"), "--set", "inputs.n=99", "--debug")
+    assert code == 0
+    assert "PUT https://" in err and "jobs/" in err
+    assert token not in err
+    assert "sig=..." in err and not re.search(r"sig=(?!\.\.\.)", err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +23,26 @@ if TYPE_CHECKING:
 
 # What Ctrl-C should say; a command sets it while something goes on without it.
 _interruption = ""
+_SECRETS = re.compile(r"((?:sig=|Bearer |authorization[^A-Za-z]{1,6}))[^&\s\"',)]+", re.IGNORECASE)
 
 
 def interruption() -> str:
     """What to tell a user who presses Ctrl-C now."""
     return _interruption
+
+
+class _Discreet(logging.Formatter):
+    """Log lines without signatures of links and without tokens."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _SECRETS.sub(r"\1...", super().format(record))
+
+
+def show_log(level: int) -> None:
+    """Requests, and with DEBUG everything, on stderr."""
+    shown = logging.StreamHandler()
+    shown.setFormatter(_Discreet("%(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[shown], force=True)
 
 
 class Session:
@@ -44,8 +60,8 @@ class Session:
         self.code = 0
         self._client: Client | None = None
         self._profile: Profile | None = None
-        if given.get("debug"):
-            logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(name)s: %(message)s")
+        if given.get("debug") or given.get("verbose"):
+            show_log(logging.DEBUG if given.get("debug") else logging.INFO)
 
     def __enter__(self) -> Session:
         return self
@@ -87,11 +103,6 @@ class Session:
         """A line of progress or a hint, for people."""
         if not self.quiet:
             click.echo(line, err=True)
-
-    def detail(self, line: str) -> None:
-        """A line that only --verbose shows."""
-        if self.given.get("verbose") or self.given.get("debug"):
-            self.say(line)
 
     def on_interrupt(self, hint: str) -> None:
         """What Ctrl-C says from now on."""

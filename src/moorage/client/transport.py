@@ -108,6 +108,8 @@ class Transport:
                 delay = retry_after(response, backoff(attempt))
                 if delay > 60:
                     raise error_of(response)
+            if delay >= 2:
+                self._tell(f"the service is busy or restarting; trying again in {delay:.0f} s")
             time.sleep(delay)
         raise AssertionError("the last attempt returns or raises")
 
