@@ -16,6 +16,8 @@ from uuid import uuid4
 import httpx2
 import uvicorn
 
+from moorage import clock
+from moorage.clock import Clock
 from moorage.identity.roles import Role
 from moorage.ids import Workspace, kube_name
 from moorage.server.app import create_app, running_engines
@@ -244,10 +246,10 @@ def log(object: Any, text: bytes, offset: int, stream: str = "user_logs/std_log.
 
 
 @asynccontextmanager
-async def running(home: Path, database: str = "", **settings: Any) -> AsyncIterator[Service]:
+async def running(home: Path, database: str = "", *, now: Clock = clock.now, **settings: Any) -> AsyncIterator[Service]:
     """The service from start to stop, on whatever the state folder holds."""
     chosen = Settings(home=home, database_url=database, subscription="s1", resource_group="g1", workspace="w1", **settings)
-    async with open_services(chosen) as services, running_engines(services):
+    async with open_services(chosen, now=now) as services, running_engines(services):
         server = uvicorn.Server(
             uvicorn.Config(create_app(services), host="127.0.0.1", port=0, lifespan="off", log_config=None, access_log=False)
         )
