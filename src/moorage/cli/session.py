@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -38,11 +39,19 @@ class _Discreet(logging.Formatter):
         return _SECRETS.sub(r"\1...", super().format(record))
 
 
-def show_log(level: int) -> None:
-    """Requests, and with DEBUG everything, on stderr."""
-    shown = logging.StreamHandler()
+@contextmanager
+def shown_log(level: int) -> Iterator[None]:
+    """Requests, and with DEBUG everything, on stderr for as long as the context lasts."""
+    root, shown = logging.getLogger(), logging.StreamHandler()
     shown.setFormatter(_Discreet("%(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[shown], force=True)
+    before = root.level
+    root.addHandler(shown)
+    root.setLevel(level)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+        root.removeHandler(shown)
 
 
 class Session:
@@ -60,15 +69,15 @@ class Session:
         self.code = 0
         self._client: Client | None = None
         self._profile: Profile | None = None
-        if given.get("debug") or given.get("verbose"):
-            show_log(logging.DEBUG if given.get("debug") else logging.INFO)
+        self._open = ExitStack()
 
     def __enter__(self) -> Session:
+        if self.given.get("debug") or self.given.get("verbose"):
+            self._open.enter_context(shown_log(logging.DEBUG if self.given.get("debug") else logging.INFO))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._client is not None:
-            self._client.close()
+        self._open.close()
         if kind is None or not issubclass(kind, KeyboardInterrupt):
             self.on_interrupt("")
 
@@ -92,7 +101,7 @@ class Session:
         if self._client is None:
             from moorage.client.connection import Client
 
-            self._client = Client(self.profile, tell=self.say)
+            self._client = self._open.enter_context(Client(self.profile, tell=self.say))
         return self._client
 
     def exit_with(self, code: int) -> None:
