@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import errno
 import logging
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from moorage.errors import Conflict, MoorageError, NotFound
 from moorage.kube.cluster import Cluster
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 ADDRESS_ANNOTATION = "moorage.dev/address"
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _CHUNK = 1 << 16
+_BACKLOG = 512
+_ACCEPT_PAUSE = timedelta(milliseconds=100)
 _LOOPBACK = "127.0.0.1"
 
 Address = tuple[str, int]
@@ -66,39 +70,62 @@ def endpoints_of(slices: Iterable[Manifest], port: str) -> list[Address]:
 
 @dataclass(slots=True)
 class _Forward:
-    """One listener and where it leads."""
+    """One listener and where it leads. It accepts by itself: asyncio's Server leaves a connection hanging that comes while it closes."""
 
     targets: Sequence[Address] = ()
     turn: int = 0
-    server: asyncio.Server | None = None
     address: Address = ("", 0)
+    listener: socket.socket | None = None
     connections: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def listen(self, host: str, port: int) -> None:
-        self.server = await asyncio.start_server(self._accept, host, port)
-        self.address = self.server.sockets[0].getsockname()[:2]
+    def listen(self, host: str, port: int) -> None:
+        self.listener = socket.create_server((host, port), backlog=_BACKLOG)
+        self.listener.setblocking(False)
+        self.address = self.listener.getsockname()[:2]
+        asyncio.get_running_loop().add_reader(self.listener, self._accept, self.listener)
 
     async def close(self) -> None:
         """Stop listening; what is being forwarded ends too."""
-        if self.server is not None:
-            self.server.close()
-        for task in list(self.connections):
+        if self.listener is not None:
+            asyncio.get_running_loop().remove_reader(self.listener)
+            self.listener.close()
+        tasks = list(self.connections)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.connections, return_exceptions=True)
-        if self.server is not None:
-            await self.server.wait_closed()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.connections.add(task)
+    def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            await self._forward(reader, writer)
-        except (OSError, asyncio.CancelledError) as error:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # Out of descriptors or memory: leave the next ones in the backlog for a moment instead of spinning.
+            log.warning("a connection to %s:%d was not accepted: %s", *self.address, error)
+            loop.remove_reader(listener)
+            loop.call_later(_ACCEPT_PAUSE.total_seconds(), self._resume, listener)
+            return
+        connection.setblocking(False)
+        task = loop.create_task(self._serve(connection))
+        self.connections.add(task)
+        task.add_done_callback(self.connections.discard)
+        # Also when the task is cancelled before its first step.
+        task.add_done_callback(lambda _: connection.close())
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        try:
+            reader, writer = await asyncio.open_connection(sock=connection, limit=_CHUNK)
+            try:
+                await self._forward(reader, writer)
+            finally:
+                await _close(writer)
+        except OSError as error:
             log.debug("a connection to %s ended: %s", self.address, error)
-        finally:
-            self.connections.discard(task)
-            await _close(writer)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if (there := await self._connect()) is None:
@@ -206,13 +233,13 @@ class ServiceProxy:
         forward = _Forward()
         host, port = place
         try:
-            await forward.listen(host, 0 if self._single and port else port)
+            forward.listen(host, 0 if self._single and port else port)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EADDRNOTAVAIL, errno.EPERM):
                 await self._complain(service, f"{host}:{port} cannot be listened on: {error.strerror}")
                 return None
             try:
-                await forward.listen(_LOOPBACK, 0)
+                forward.listen(_LOOPBACK, 0)
             except OSError as second:
                 await self._complain(service, f"neither {host}:{port} nor a port of {_LOOPBACK} can be listened on: {second.strerror}")
                 return None
