@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -148,6 +149,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Path]:
+    """A file that a job waits for. Not below /tmp: each container has a /tmp of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="moorage-test-", dir="/var/tmp"))
+    yield folder / "gate"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

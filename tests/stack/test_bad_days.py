@@ -75,8 +75,7 @@ def test_a_failing_script_shows_its_exit_code_and_last_lines_and_keeps_its_outpu
     assert [path.read_text() for path in (tmp_path / "got").rglob("kept.txt")] == ["kept\n"]
 
 
-def test_interrupting_a_stream_leaves_the_job_running(stack: Stack, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_interrupting_a_stream_leaves_the_job_running(stack: Stack, tmp_path: Path, gate: Path) -> None:
     text = JOB.format(command=f'"echo begun; while [ ! -e {gate} ]; do sleep 0.1; done; echo done"')
     stack.ok("job", "create", "-f", write(tmp_path, text), "--name", "watched")
     streaming = stack.popen("job", "stream", "-n", "watched")
@@ -96,8 +95,7 @@ def test_cancelling_ends_a_job(stack: Stack, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", ["cluster", "server", "agent", "supervisor"])
-def test_a_job_completes_although_a_process_is_killed_in_the_middle(stack: Stack, tmp_path: Path, victim: str) -> None:
-    gate = tmp_path / "gate"
+def test_a_job_completes_although_a_process_is_killed_in_the_middle(stack: Stack, tmp_path: Path, gate: Path, victim: str) -> None:
     text = JOB.format(
         command=f'"echo begun; while [ ! -e {gate} ]; do sleep 0.1; done; echo result > ${{{{outputs.o}}}}/r.txt; echo ended"'
     )

@@ -103,15 +103,16 @@ def list_(session: Session, kubeconfig: str | None, context: str | None) -> list
 @_cluster_options
 @no_wait_option()
 @yes_option()
-def delete(session: Session, name: str, force: bool, kubeconfig: str | None, context: str | None, no_wait: bool, yes: bool) -> None:
+def delete(session: Session, name: str, force: bool, no_wait: bool, yes: bool, **where: Any) -> None:
     """Remove the extension and everything of it from the cluster. Instance types stay."""
     from moorage.extension import install
 
-    if not yes and not click.confirm(f"Remove the extension '{name}'?", err=True):
-        raise Invalid("Nothing was removed.")
+    session.confirm(f"Remove the extension '{name}'?", yes)
     wait = None if no_wait else timedelta(minutes=2)
     with_cluster(
-        lambda cluster: install.delete(cluster, name, force=force, wait=wait, report=session.say), chosen_kubeconfig(kubeconfig), context
+        lambda cluster: install.delete(cluster, name, force=force, wait=wait, report=session.say),
+        chosen_kubeconfig(where["kubeconfig"]),
+        where["context"],
     )
 
 

@@ -33,11 +33,11 @@ def agent(enabled: Sequence[str], connection: Path) -> None:
 
 
 async def _serve(enabled: frozenset[str], folder: Path) -> None:
-    from moorage.gateway.connection import read_connection
-    from moorage.gateway.run import run_gateway
     from prometheus_client import generate_latest
 
     from moorage.cli.run import pod_address, until_stopped
+    from moorage.gateway.connection import read_connection
+    from moorage.gateway.run import run_gateway
     from moorage.inference import controller as inference
     from moorage.kube.controller import Controller
     from moorage.kube.informer import Informers

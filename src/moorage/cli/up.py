@@ -13,7 +13,7 @@ from moorage.cli.commands import command
 from moorage.cli.home import Home, default_home
 from moorage.cli.stack import StackSettings, answers, check_ports, read_settings, running, start, stop, trust, wait_ready, write_settings
 from moorage.cli.steps import Steps
-from moorage.errors import Conflict, Invalid, NotFound
+from moorage.errors import Conflict, NotFound
 from moorage.specs.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def down(session: Session, purge: bool, yes: bool) -> Manifest | None:
     home = default_home()
     if not home.folder.exists():
         raise NotFound(f"There is nothing to stop: {home.folder} does not exist.", target="MOORAGE_HOME")
-    if purge and not yes and not click.confirm(f"Remove {home.folder} with all jobs, models and logs?", err=True):
-        raise Invalid("Nothing was removed.")
+    if purge:
+        session.confirm(f"Remove {home.folder} with all jobs, models and logs?", yes)
     home.run.mkdir(exist_ok=True)
     with home.locked():
         stopped = stop(home)

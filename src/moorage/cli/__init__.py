@@ -1,0 +1,1 @@
+"""The `moorage` command: where the parts are put together."""
