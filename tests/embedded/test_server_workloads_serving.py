@@ -129,7 +129,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"codeConfiguration": {"codeId": WS.child("codes", "c", "versions", "1"), "scoringScript": "no.py"}}, "no file 'no.py'"),
     (
         {"instanceType": "small", "containerResourceRequirements": {"containerResourceLimits": {"cpu": "4"}}},
-        "4 is more than the 1 that instance type 'small' allows",
+        "limits.cpu: 4 exceeds the 1 of instance type 'small'",
     ),
 ]
 

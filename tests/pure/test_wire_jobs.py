@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moorage.errors import Invalid
 from moorage.ids import Workspace, kube_name
-from moorage.specs.jobs import TERMINAL, JobStatus, advance, settle_optional_parts
+from moorage.specs.jobs import TERMINAL, JobStatus, advance
 from moorage.specs.manifest import Manifest
 from moorage.wire.assets import Environment, JobAssets
 from moorage.wire.jobs import read_command_job
@@ -79,7 +79,7 @@ def test_a_whole_command_job_becomes_a_whole_training_job() -> None:
             "compute": "local",
             "job": "j_1",
             "experiment": "digits",
-            "command": "python train.py --n ${{inputs.n}} --data ${{inputs.f}} --out ${{outputs.out}} ",
+            "command": "python train.py --n ${{inputs.n}} --data ${{inputs.f}} --out ${{outputs.out}} $[[--x ${{inputs.x}}]]",
             "environmentVariables": {"MYVAR": "v1"},
             "environment": {"name": "e:1", "image": "img", "conda": "name: x", "hash": manifest["spec"]["environment"]["hash"]},
             "code": {"uri": "K-code-1/src"},
@@ -100,9 +100,9 @@ def test_a_whole_command_job_becomes_a_whole_training_job() -> None:
     [
         ({"command": ""}, "properties.command"),
         ({"environmentId": None}, "properties.environmentId"),
-        ({"command": "x ${{inputs.zz}}"}, "no input 'zz' (it has: f, n)"),
-        ({"command": "x ${{outputs.zz}}"}, "no output 'zz' (it has: out)"),
-        ({"command": "x ${{search_space.lr}}"}, "is not something a command can refer to"),
+        ({"command": "x ${{inputs.zz}}"}, "${{inputs.zz}}, which the job does not have. It has: inputs.f, inputs.n, outputs.out"),
+        ({"command": "x ${{outputs.zz}}"}, "${{outputs.zz}}, which the job does not have"),
+        ({"command": "x ${{search_space.lr}}"}, "${{search_space.lr}}, which the job does not have"),
         (
             {"inputs": {"n": {"jobInputType": "literal"}, "f": {"jobInputType": "uri_file"}}},
             "properties.inputs.f: a uri_file input needs 'uri'",
@@ -125,11 +125,6 @@ def test_all_wrong_fields_are_named_at_once() -> None:
     with pytest.raises(Invalid) as caught:
         read_command_job(body(command="", resources={"instanceCount": 0}))
     assert {finding.target for finding in caught.value.details} == {"properties.command", "properties.resources.instanceCount"}
-
-
-@pytest.mark.parametrize(("given_inputs", "command"), [(["x"], "a --x ${{inputs.x}} b"), ([], "a  b")])
-def test_optional_parts_stay_when_their_inputs_are_given(given_inputs: list[str], command: str) -> None:
-    assert settle_optional_parts("a $[[ --x ${{inputs.x}} ]] b", given_inputs) == command
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 
 from moorage.errors import Conflict, Invalid
 from moorage.ids import Workspace, kube_name
-from moorage.specs.computes import BUILT_IN_DEFAULT, InstanceType, check_version, check_within, choose_instance_type, instance_types
+from moorage.specs.computes import check_version, choose_instance_type, known_instance_types
 from moorage.specs.endpoints import check_deployment_name, check_endpoint_name, check_no_traffic, check_traffic
+from moorage.specs.instance_type import BUILT_IN
 from moorage.specs.manifest import Manifest
 from moorage.wire import deployments, endpoints
 from moorage.wire.assets import DeploymentAssets, Environment, Model, read_environment
@@ -189,32 +190,14 @@ def test_a_wrong_deployment_is_refused_by_field(change: Manifest, words: str) ->
 
 
 def test_the_default_instance_type_is_there_without_an_object_and_yields_to_one() -> None:
-    assert instance_types([])["defaultinstancetype"] == BUILT_IN_DEFAULT
+    assert known_instance_types([])["defaultinstancetype"] == BUILT_IN
     own = {"metadata": {"name": "defaultinstancetype"}, "spec": {"resources": {"limits": {"cpu": 4}, "requests": {"cpu": 2}}}}
-    assert instance_types([own])["defaultinstancetype"].rendered() == {
-        "nodeSelector": None,
-        "resources": {"requests": {"cpu": 2}, "limits": {"cpu": 4}},
-    }
+    assert known_instance_types([own])["defaultinstancetype"].resources() == {"requests": {"cpu": "2"}, "limits": {"cpu": "4"}}
 
 
 def test_an_unknown_instance_type_is_refused_with_the_list() -> None:
     with pytest.raises(Invalid, match=r"no instance type 'huge'\. It has: defaultinstancetype"):
-        choose_instance_type("huge", instance_types([]), target="properties.resources.instanceType")
-
-
-@pytest.mark.parametrize(
-    ("wanted", "words"),
-    [
-        ({"limits": {"cpu": "3"}}, "properties.resources.limits.cpu: 3 is more than the 2"),
-        ({"requests": {"memory": "5Gi"}}, "requests.memory"),
-        ({"limits": {"nvidia.com/gpu": "1"}}, "has no nvidia.com/gpu"),
-        ({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}, "the request 2 is greater than the limit 1"),
-    ],
-)
-def test_resources_above_the_instance_type_are_refused_by_name(wanted: dict[str, dict[str, str]], words: str) -> None:
-    with pytest.raises(Invalid) as caught:
-        check_within(wanted, InstanceType("small", {}, {"cpu": "2", "memory": "4Gi"}), target="properties.resources")
-    assert words in caught.value.message
+        choose_instance_type("huge", known_instance_types([]), target="properties.resources.instanceType")
 
 
 @pytest.mark.parametrize("version", ["v1.35.0", "1.37.9-k3s1", "v1.36.2"])

@@ -1,9 +1,9 @@
-"""Jobs: their states, how a state may change, and the references inside a command."""
+"""Jobs: their states, how a state may change, and the references inside texts of theirs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 
 from moorage.errors import Invalid
@@ -57,7 +57,6 @@ def _unless_canceling(current: JobStatus, following: JobStatus) -> JobStatus:
 
 _JOB_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$")
 _REFERENCE = re.compile(r"\$\{\{\s*(?P<path>[^}]*?)\s*\}\}")
-_OPTIONAL = re.compile(r"\$\[\[(?P<part>.*?)\]\]", re.DOTALL)
 
 
 def check_job_name(name: str) -> None:
@@ -71,39 +70,3 @@ def references(command: str) -> Iterator[str]:
     """The insides of every `${{...}}` in the text, in order: `inputs.data`."""
     for found in _REFERENCE.finditer(command):
         yield found["path"]
-
-
-def settle_optional_parts(command: str, inputs: Collection[str]) -> str:
-    """The command with each `$[[ --x ${{inputs.x}} ]]` kept when all its inputs are given, else left out."""
-
-    def keep(found: re.Match[str]) -> str:
-        part = found["part"]
-        given = all(not path.startswith("inputs.") or path.removeprefix("inputs.") in inputs for path in references(part))
-        return part.strip() if given else ""
-
-    return _OPTIONAL.sub(keep, command)
-
-
-def check_references(command: str, inputs: Collection[str], outputs: Collection[str]) -> None:
-    """Refuse a command that names an input or output the job does not have, before a pod finds out.
-
-    Args:
-        command: with its optional parts settled.
-        inputs: names of the job's inputs.
-        outputs: names of its outputs.
-    """
-    for path in references(command):
-        kind, _, name = path.partition(".")
-        known = {"inputs": inputs, "outputs": outputs}.get(kind)
-        if known is None:
-            raise Invalid(
-                f"properties.command: ${{{{{path}}}}} is not something a command can refer to. Use ${{{{inputs.NAME}}}} or ${{{{outputs.NAME}}}}.",
-                target="properties.command",
-            )
-        if name not in known:
-            listed = ", ".join(sorted(known)) or "none"
-            raise Invalid(
-                f"properties.command refers to ${{{{{path}}}}}, but the job has no {kind[:-1]} '{name}' (it has: {listed}). "
-                f"Add it under {kind} or correct the name.",
-                target="properties.command",
-            )

@@ -11,7 +11,7 @@ from pydantic import StringConstraints
 from moorage.clock import rfc3339_micro
 from moorage.errors import Invalid
 from moorage.ids import is_dns_label
-from moorage.specs.computes import DEFAULT_INSTANCE_TYPE, InstanceType
+from moorage.specs.instance_type import DEFAULT_NAME, InstanceType
 from moorage.specs.manifest import Manifest
 from moorage.wire.bodies import Body, read
 
@@ -86,9 +86,13 @@ def render_properties(
     return {
         **stored,
         "namespace": stored.get("namespace") or "default",
-        "defaultInstanceType": stored.get("defaultInstanceType") or DEFAULT_INSTANCE_TYPE,
-        "instanceTypes": {name: types[name].rendered() for name in sorted(types)},
+        "defaultInstanceType": stored.get("defaultInstanceType") or DEFAULT_NAME,
+        "instanceTypes": {name: _rendered(types[name]) for name in sorted(types)},
         "connectivityStatus": connectivity,
         "lastConnectivityTime": rfc3339_micro(last_heard) if last_heard else None,
         **cluster,
     }
+
+
+def _rendered(type_: InstanceType) -> Manifest:
+    return {"nodeSelector": dict(type_.node_selector) or None, "resources": type_.resources()}

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from moorage.errors import Invalid
+from moorage.specs import command
 from moorage.specs.durations import parse_duration
-from moorage.specs.jobs import check_references, references, settle_optional_parts
+from moorage.specs.jobs import references
 from moorage.wire.bodies import Body, read
 
 _ASSET_TYPES = Literal["uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"]
@@ -73,7 +74,7 @@ class QueueSettings(Body):
     priority: Annotated[int, Field(ge=1, le=3)] | None = None
 
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=255)]
+_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=255)]
 _EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_.-][A-Za-z0-9_.-]*$")]
 
 
@@ -99,11 +100,6 @@ class CommandJob(Body):
     properties: dict[str, str | None] | None = None
     is_archived: bool = False
 
-    @property
-    def settled_command(self) -> str:
-        """The command with its optional parts resolved."""
-        return settle_optional_parts(self.command, (self.inputs or {}).keys())
-
 
 def read_command_job(raw: object) -> CommandJob:
     """Read and check what can be checked without looking anything up.
@@ -120,7 +116,7 @@ def read_command_job(raw: object) -> CommandJob:
             target="properties.jobType",
         )
     job = read(CommandJob, raw)
-    check_references(job.settled_command, (job.inputs or {}).keys(), (job.outputs or {}).keys())
+    _check_references(job)
     longest = (job.limits or JobLimits()).longest
     if longest is not None and longest < timedelta(seconds=1):
         raise Invalid("properties.limits.timeout must be at least one second (PT1S).", target="properties.limits.timeout")
@@ -133,3 +129,12 @@ def read_command_job(raw: object) -> CommandJob:
                     target=target,
                 )
     return job
+
+
+def _check_references(job: CommandJob) -> None:
+    """Refuse a command that names an input or output the job does not have, before a pod finds out."""
+    given, made = (dict.fromkeys(names or {}, "") for names in (job.inputs, job.outputs))
+    try:
+        command.resolve(job.command, given, made)
+    except Invalid as error:
+        raise Invalid(f"properties.command: {error.message}", code=error.code, target="properties.command") from error

@@ -62,7 +62,7 @@ def training_job(place: Placement, name: str, job: CommandJob, assets: JobAssets
         **place.spec(),
         "job": name,
         "experiment": job.experiment_name,
-        "command": job.settled_command,
+        "command": job.command,
         "environmentVariables": dict(job.environment_variables or {}),
         "environment": assets.environment.rendered(),
         "code": {"uri": assets.code} if assets.code else None,

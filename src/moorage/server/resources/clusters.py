@@ -10,7 +10,7 @@ from moorage.identity.roles import Action
 from moorage.identity.tokens import digest, new_secret
 from moorage.ids import ClusterId, is_dns_label, parse_cluster_id
 from moorage.server.arm import Answer, Call, G, Route, S
-from moorage.specs.computes import connectivity, instance_types
+from moorage.specs.computes import connectivity, known_instance_types
 from moorage.specs.manifest import Manifest
 from moorage.store import Cluster, Transaction
 
@@ -115,7 +115,7 @@ def _render(call: Call, cluster: Cluster) -> Manifest:
             "agentVersion": inventory.get("agentVersion"),
             "nodes": inventory.get("nodes") or [],
             "totalNodeCount": len(inventory.get("nodes") or []),
-            "instanceTypes": sorted(instance_types(inventory.get("instanceTypes") or [])),
+            "instanceTypes": sorted(known_instance_types(inventory.get("instanceTypes") or [])),
             "routerUrl": inventory.get("routerUrl") or None,
             "extensions": inventory.get("extensions") or [],
             "provisioningState": "Succeeded",

@@ -15,9 +15,10 @@ from moorage.server.operations import accepted
 from moorage.server.paging import page_of, paged
 from moorage.server.resources.placement import Place, find_place
 from moorage.server.resources.references import Resolver
-from moorage.specs.computes import Connectivity, check_within, choose_instance_type, connectivity
+from moorage.specs.computes import Connectivity, choose_instance_type, connectivity
 from moorage.specs.durations import parse_duration
 from moorage.specs.endpoints import ProvisioningState, check_deployment_name, check_no_traffic
+from moorage.specs.instance_type import narrow
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import join
 from moorage.store import Cluster, DesiredObject, Operation, Resource, ResourceKey, Transaction
@@ -82,7 +83,7 @@ def _sized(place: Place, wanted: DeploymentProperties) -> DeploymentProperties:
     """The deployment with its instance type named; Invalid when its own resources exceed that."""
     inner = place.compute.properties.get("properties") or {}
     chosen = choose_instance_type(wanted.instance_type or inner.get("defaultInstanceType"), place.types, target="properties.instanceType")
-    check_within(resources(wanted.container_resource_requirements), chosen, target="properties.containerResourceRequirements")
+    narrow(chosen, resources(wanted.container_resource_requirements))
     return wanted.model_copy(update={"instance_type": chosen.name})
 
 

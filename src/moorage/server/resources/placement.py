@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from moorage.errors import Conflict, Invalid
 from moorage.ids import Workspace
-from moorage.specs.computes import InstanceType, instance_types
+from moorage.specs.computes import known_instance_types
 from moorage.specs.endpoints import ProvisioningState
+from moorage.specs.instance_type import InstanceType
 from moorage.specs.manifest import Manifest
 from moorage.store import Cluster, Resource, ResourceKey, Transaction
 from moorage.wire.manifests import Placement
@@ -78,4 +79,4 @@ def placement_of(compute: Resource) -> Placement:
 
 def known_types(cluster: Cluster) -> dict[str, InstanceType]:
     found: list[Manifest] = cluster.inventory.get("instanceTypes") or []
-    return instance_types(found)
+    return known_instance_types(found)
