@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -75,13 +76,21 @@ class Cgroups:
         oom = str(self.memory / name / "memory.oom_control") if self.memory else ""
         return Placement(tuple(str(folder / "cgroup.procs") for folder in folders), oom, memory=self.memory is not None)
 
-    def remove(self, name: str) -> None:
-        """Forget a container's cgroups. One that still holds a process stays."""
-        for base in filter(None, (self.v2, self.memory, self.cpu)):
-            try:
-                (base / name).rmdir()
-            except OSError as error:
-                log.debug("cgroup %s stays: %s", base / name, error)
+
+def remove(attempt: Path) -> None:
+    """Forget the cgroups of an attempt, where its launch document says they are: this process may have another cgroup than the one that made them.
+
+    One that still holds a process stays.
+    """
+    try:
+        launch = json.loads((attempt / "launch.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    for procs in launch["cgroups"]:
+        try:
+            Path(procs).parent.rmdir()
+        except OSError as error:
+            log.debug("cgroup %s stays: %s", procs, error)
 
 
 def _quota(cores: float) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moorage.clock import monotonic
-from moorage.embedded.node import logs, probes
+from moorage.embedded.node import cgroups, logs, probes
 from moorage.embedded.node.attempt import Attempt
 from moorage.embedded.node.launch import Machine, limits_of
 from moorage.embedded.node.records import Exit, View, Waiting
@@ -154,7 +154,7 @@ class Container:
     def forget(self) -> None:
         """Remove what its attempts left outside the pod's folder."""
         for number in range((self.number if self.number is not None else -1) + 1):
-            self._machine.cgroups.remove(self._cgroup(number))
+            cgroups.remove(self.folder / str(number))
 
     def folder_of(self, *, previous: bool) -> tuple[Path, Attempt] | None:
         """Where the log of the current or the previous attempt lies."""
@@ -174,7 +174,7 @@ class Container:
 
     def _remove(self, number: int) -> None:
         if number >= 0:
-            self._machine.cgroups.remove(self._cgroup(number))
+            cgroups.remove(self.folder / str(number))
             shutil.rmtree(self.folder / str(number), ignore_errors=True)
 
     def _began(self, *, ready: bool, started: bool) -> None:
@@ -272,7 +272,7 @@ class Container:
             self._exit = self._ended(self.attempt)
             self._ready = self._started = False
             if self.number is not None:
-                self._machine.cgroups.remove(self._cgroup(self.number))
+                cgroups.remove(self.folder / str(self.number))
             for task in self._tasks:
                 task.cancel()
             self._tasks = []
