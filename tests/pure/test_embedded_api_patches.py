@@ -186,7 +186,7 @@ def test_what_another_manager_also_owns_stays_when_one_lets_go() -> None:
 def test_an_update_takes_over_what_it_changes() -> None:
     live, owners = apply.applied(named(), named(**pod({"name": "m", "image": "x"})), {}, ONE, POD, force=False)
     editor = apply.Manager("kubectl-edit", "Update", "v1")
-    owners = apply.updated(live, named(**pod({"name": "m", "image": "y"})), owners, editor, POD)
+    owners = apply.updated(*apply.changes(live, named(**pod({"name": "m", "image": "y"})), POD), owners, editor)
     image = ("f:spec", "f:containers", 'k:{"name":"m"}', "f:image")
     assert owners[editor] == {image}
     assert image not in owners[ONE]

@@ -26,15 +26,13 @@ class View:
     clock: Clock
 
 
-def create(resource: Resource, manifest: Manifest, view: View, writer: Writer) -> None:
-    """Bring a new object into the form in which it is stored, in place."""
-    decode(resource, manifest, writer)
+def create(resource: Resource, manifest: Manifest, view: View) -> None:
+    """Bring a new, decoded object into the form in which it is stored, in place."""
     if resource.definition is not None:
         schema.set_defaults(manifest, resource.definition.schema)
         return
     if resource.has_status and resource.kind.group != "scheduling.volcano.sh" and resource.kind.kind != "Node":
         manifest.pop("status", None)
-    _normalise(resource, manifest)
     defaults.built_in(resource.kind.kind, manifest)
     match resource.kind.kind:
         case "Namespace":
@@ -61,13 +59,11 @@ def create(resource: Resource, manifest: Manifest, view: View, writer: Writer) -
             crds.complete(manifest, view.clock())
 
 
-def update(resource: Resource, subresource: str, before: Manifest, after: Manifest, view: View, writer: Writer) -> None:
-    """Bring a changed object into the form in which it is stored, in place."""
-    decode(resource, after, writer)
+def update(resource: Resource, subresource: str, before: Manifest, after: Manifest, view: View) -> None:
+    """Bring a changed, decoded object into the form in which it is stored, in place."""
     if resource.definition is not None:
         schema.set_defaults(after, resource.definition.schema)
         return
-    _normalise(resource, after)
     if subresource:
         return
     defaults.built_in(resource.kind.kind, after)
@@ -94,8 +90,9 @@ def decode(resource: Resource, manifest: Manifest, writer: Writer) -> None:
         if not resource.definition.schema.get("x-kubernetes-preserve-unknown-fields"):
             unknown = schema.prune(manifest, resource.definition.schema)
         unknown += fieldcheck.check_metadata(manifest)
-    elif resource.kind.group != "events.k8s.io":
+    else:
         unknown = fieldcheck.check(resource.kind.group, resource.kind.kind, manifest)
+        _normalise(resource, manifest)
     if unknown and writer.validation == "Strict":
         raise fieldcheck.strict_error(unknown)
     if writer.validation == "Warn":

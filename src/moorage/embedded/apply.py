@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import orjson
@@ -45,7 +46,6 @@ class Manager:
 
 
 Managers = dict[Manager, Fields]
-Times = dict[Manager, str]
 
 
 def fields_of(value: Any, shape: Shape) -> Fields:
@@ -121,26 +121,38 @@ def _walk(tree: Mapping[str, Any], path: Path, found: set[Path]) -> None:
             found.add((*path, element))
 
 
-def read_managers(manifest: Manifest) -> tuple[Managers, Times]:
-    managers: Managers = {}
-    times: Times = {}
+@dataclass(slots=True)
+class Ownership:
+    """managedFields, parsed: who owns what, since when; `raw` keeps the trees as they were read, for those that do not change."""
+
+    fields: Managers = dataclass_field(default_factory=dict)
+    times: dict[Manager, str] = dataclass_field(default_factory=dict)
+    raw: dict[Manager, tuple[Fields, dict[str, Any]]] = dataclass_field(default_factory=dict)
+
+
+def read_ownership(manifest: Manifest) -> Ownership:
+    found = Ownership()
     for entry in manifest.get("metadata", {}).get("managedFields") or ():
         manager = Manager(entry.get("manager", ""), entry.get("operation", ""), entry.get("apiVersion", ""), entry.get("subresource", ""))
-        managers[manager] = from_fields_v1(entry.get("fieldsV1") or {})
-        times[manager] = entry.get("time", "")
-    return managers, times
+        tree = entry.get("fieldsV1") or {}
+        owned = from_fields_v1(tree)
+        found.fields[manager] = owned
+        found.times[manager] = entry.get("time", "")
+        found.raw[manager] = owned, tree
+    return found
 
 
-def write_managers(manifest: Manifest, managers: Managers, times: Times) -> None:
-    """Put the managers into the manifest, appliers first as Kubernetes orders them, dropping those that own nothing any more."""
+def write_ownership(manifest: Manifest, ownership: Ownership) -> None:
+    """Put it into the manifest, appliers first as Kubernetes orders them, without those that own nothing any more."""
     entries = []
-    for manager, fields in managers.items():
-        if not fields:
+    for manager, owned in ownership.fields.items():
+        if not owned:
             continue
         entry: dict[str, Any] = {"manager": manager.name, "operation": manager.operation, "apiVersion": manager.api_version}
-        if times.get(manager):
-            entry["time"] = times[manager]
-        entry |= {"fieldsType": "FieldsV1", "fieldsV1": to_fields_v1(fields)}
+        if ownership.times.get(manager):
+            entry["time"] = ownership.times[manager]
+        before, tree = ownership.raw.get(manager, (NONE, {}))
+        entry |= {"fieldsType": "FieldsV1", "fieldsV1": tree if before == owned else to_fields_v1(owned)}
         if manager.subresource:
             entry["subresource"] = manager.subresource
         entries.append(entry)
@@ -151,23 +163,58 @@ def write_managers(manifest: Manifest, managers: Managers, times: Times) -> None
         manifest["metadata"].pop("managedFields", None)
 
 
-def updated(before: Manifest | None, after: Manifest, managers: Managers, by: Manager, shape: Shape) -> Managers:
+def changes(before: Manifest, after: Manifest, shape: Shape) -> tuple[Fields, Fields]:
+    """The fields that are new or have another value, and those that are gone."""
+    changed: set[Path] = set()
+    gone: set[Path] = set()
+    _diff(before, after, shape, (), changed, gone)
+    return frozenset(changed - _UNOWNED), frozenset(gone - _UNOWNED)
+
+
+def _diff(before: Any, after: Any, shape: Shape, path: Path, changed: set[Path], gone: set[Path]) -> None:
+    if path in _UNOWNED and path != ("f:metadata",):
+        return
+    if same(before, after):
+        return
+    if isinstance(before, dict) and isinstance(after, dict) and before and after and not shape.atomic:
+        for name in before.keys() | after.keys():
+            here = (*path, f"f:{name}")
+            if name not in after:
+                _collect(before[name], shape.child(name), here, gone)
+            elif name not in before:
+                _collect(after[name], shape.child(name), here, changed)
+            else:
+                _diff(before[name], after[name], shape.child(name), here, changed, gone)
+        return
+    if isinstance(before, list) and isinstance(after, list) and before and after and not shape.atomic and shape.keys:
+        old = {_item_element(item, shape.keys): item for item in before}
+        new = {_item_element(item, shape.keys): item for item in after}
+        for element in old.keys() | new.keys():
+            here = (*path, element)
+            if element not in new:
+                gone.add(here)
+                _collect(old[element], shape.item(), here, gone)
+            elif element not in old:
+                changed.add(here)
+                _collect(new[element], shape.item(), here, changed)
+            else:
+                _diff(old[element], new[element], shape.item(), here, changed, gone)
+        return
+    was: set[Path] = set()
+    now: set[Path] = set()
+    _collect(before, shape, path, was)
+    _collect(after, shape, path, now)
+    # Items of a set are their own values: those in both did not change. Any other leaf did.
+    kept = {element for element in was & now if element[-1].startswith("v:")}
+    changed |= now - kept
+    gone |= was - now
+
+
+def updated(changed: Fields, gone: Fields, managers: Managers, by: Manager) -> Managers:
     """Ownership after a PUT, PATCH or POST by `by`: it owns what it changed or added; what is gone belongs to nobody."""
-    old = fields_of(before, shape) if before else NONE
-    new = fields_of(after, shape)
-    changed = frozenset(path for path in new if path not in old or not same(_at(before, path), _at(after, path)))
-    changed = frozenset(path for path in changed if not _only_nested(path, old, before, after))
-    result: Managers = {}
-    for manager, owned in managers.items():
-        kept = owned & new
-        result[manager] = kept if manager == by else kept - changed
-    result[by] = (result.get(by, NONE)) | changed
+    result = {manager: owned - gone - (NONE if manager == by else changed) for manager, owned in managers.items()}
+    result[by] = result.get(by, NONE) | changed
     return {manager: owned for manager, owned in result.items() if owned}
-
-
-def _only_nested(path: Path, old: Fields, before: Any, after: Any) -> bool:
-    # A list item that was there before is not itself changed when one of its fields is.
-    return path[-1].startswith("k:") and path in old
 
 
 def applied(live: Manifest, config: Manifest, managers: Managers, by: Manager, shape: Shape, *, force: bool) -> tuple[Manifest, Managers]:
@@ -175,24 +222,16 @@ def applied(live: Manifest, config: Manifest, managers: Managers, by: Manager, s
     wanted = fields_of(config, shape)
     merged: Manifest = _merge(live, config, shape)
     others = {manager: owned for manager, owned in managers.items() if manager != by}
-    changed = frozenset(path for path in wanted if not _container(path, wanted) and not same(_at(live, path), _at(merged, path)))
+    changed = changes(live, merged, shape)[0]
     collisions = {manager: owned & changed for manager, owned in others.items() if owned & changed}
-    # A manager that updated a field and now applies it does not collide with itself... only if the name is the same and it was an Update
-    # does Kubernetes still report it, so neither do we make an exception.
     if collisions and not force:
         raise _conflict(collisions)
-    held = wanted.union(*others.values())
-    # An empty container that was applied and has content now is still wanted (structured-merge-diff: EnsureNamedFieldsAreMembers).
-    released = managers.get(by, NONE) - held - {path[:length] for path in held for length in range(1, len(path))}
+    released = managers.get(by, NONE) - wanted - frozenset().union(*others.values())
     result = _without(merged, released, shape)
-    present = fields_of(result, shape)
-    after = {manager: (owned - changed) & present for manager, owned in others.items()}
+    gone = changes(live, result, shape)[1]
+    after = {manager: owned - changed - gone for manager, owned in others.items()}
     after[by] = wanted
     return result, {manager: owned for manager, owned in after.items() if owned}
-
-
-def _container(path: Path, fields: Fields) -> bool:
-    return path[-1].startswith("k:") and any(len(other) > len(path) and other[: len(path)] == path for other in fields)
 
 
 def _conflict(collisions: Mapping[Manager, Fields]) -> Conflict:
@@ -300,30 +339,3 @@ def _prune(value: Any, tree: Mapping[str, Any], path: Path, ends: set[Path], sha
             kept.append(_prune(item, tree[element], (*path, element), ends, shape.item()) if element in tree else item)
         return kept
     return value
-
-
-def _at(value: Any, path: Path) -> Any:
-    here = value
-    for element in path:
-        tag, _, rest = element.partition(":")
-        if tag == "f":
-            if not isinstance(here, Mapping):
-                return None
-            here = here.get(rest)
-        elif tag == "k":
-            identity = orjson.loads(rest)
-            if not isinstance(here, list):
-                return None
-            here = next(
-                (
-                    item
-                    for item in here
-                    if isinstance(item, Mapping)
-                    and all(item.get(key, _KEY_DEFAULTS.get(key)) == wanted for key, wanted in identity.items())
-                ),
-                None,
-            )
-        else:
-            wanted = orjson.loads(rest)
-            return wanted if isinstance(here, list) and wanted in here else None
-    return here

@@ -8,9 +8,10 @@ from typing import Any
 
 from moorage.clock import rfc3339
 from moorage.embedded.objects import Entry
-from moorage.embedded.registry import Registry, Target, Writer, not_found
+from moorage.embedded.registry import DEFINITION_FINALIZER, Registry, Target, Writer, not_found
 from moorage.embedded.selectors import Selector
 from moorage.errors import Conflict, Invalid, NotFound
+from moorage.kube.kinds import CRD
 from moorage.specs.manifest import Manifest
 
 _DEFAULT_GRACE_SECONDS = 30
@@ -57,6 +58,9 @@ async def delete(registry: Registry, target: Target, options: DeleteOptions, wri
     finalizers = [f for f in meta.get("finalizers") or () if f not in _PROPAGATION_FINALIZERS.values() or "deletionTimestamp" in meta]
     if (wanted := _PROPAGATION_FINALIZERS.get(options.propagation)) and wanted not in finalizers:
         finalizers.append(wanted)
+    instances = _instances(registry, target, manifest)
+    if instances and DEFINITION_FINALIZER not in finalizers:
+        finalizers.append(DEFINITION_FINALIZER)
     _set(meta, "finalizers", finalizers)
     namespace = target.resource.kind.kind == "Namespace" and bool((manifest.get("spec") or {}).get("finalizers"))
     if not finalizers and not grace and not namespace:
@@ -66,7 +70,24 @@ async def delete(registry: Registry, target: Target, options: DeleteOptions, wri
         manifest.setdefault("status", {})["phase"] = "Terminating"
     if _state(meta) == before:
         return Deleted(found, gone=False)
-    return Deleted(await registry.save(target, manifest, writer), gone=False)
+    marked = await registry.save(target, manifest, writer)
+    for instance in () if writer.dry_run else instances:
+        try:
+            await delete(registry, instance, DeleteOptions(), writer)
+        except NotFound:
+            continue
+    return Deleted(marked, gone=False)
+
+
+def _instances(registry: Registry, target: Target, manifest: Manifest) -> list[Target]:
+    """The objects that go with a CustomResourceDefinition."""
+    if target.resource.kind != CRD:
+        return []
+    storage = (manifest["spec"]["group"], manifest["spec"]["names"]["plural"])
+    resource = registry.catalog.stored(storage)
+    if resource is None:
+        return []
+    return [Target(resource, entry.key.namespace, entry.key.name) for entry in registry.store.latest_all(storage)]
 
 
 async def delete_collection(registry: Registry, target: Target, selector: Selector, options: DeleteOptions, writer: Writer) -> list[Entry]:

@@ -24,6 +24,8 @@ from moorage.kube.cluster import PatchType
 from moorage.kube.kinds import CRD
 from moorage.specs.manifest import Manifest
 
+# Holds a definition until its last object is gone, as on Kubernetes.
+DEFINITION_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -103,18 +105,20 @@ class Registry:
             raise Conflict(f"{target} already exists", code="AlreadyExists", target=target.name)
         if resource.kind.namespaced:
             self._check_namespace(target)
+        if resource.definition is not None:
+            self._check_definition(target, resource.definition.name)
         if resource.has_status and resource.definition is not None:
             manifest.pop("status", None)
-        managers, times = apply.read_managers(manifest) if applying else ({}, {})
+        if not applying:
+            admission.decode(resource, manifest, writer)
         metadata.fresh(manifest, rfc3339(self.clock()), resource)
-        submitted = None if applying else apply.fields_of(manifest, shape_of(resource))
-        admission.create(resource, manifest, self._view(), writer)
-        self._check(target, manifest, None)
-        if submitted is not None:
-            # Defaults belong to nobody, as with Kubernetes, where they are set before ownership is looked at only for appliers.
+        if not applying:
+            # Before defaults, which belong to nobody.
             by = apply.Manager(writer.manager, "Update", resource.kind.api_version)
-            managers, times = {by: submitted & apply.fields_of(manifest, shape_of(resource))}, {by: rfc3339(self.clock())}
-        apply.write_managers(manifest, managers, times)
+            ownership = apply.Ownership({by: apply.fields_of(manifest, shape_of(resource))}, {by: rfc3339(self.clock())})
+            apply.write_ownership(manifest, ownership)
+        admission.create(resource, manifest, self._view())
+        self._check(target, manifest, None)
         return await self.save(target, manifest, writer)
 
     async def replace(self, target: Target, manifest: Manifest, writer: Writer) -> Entry:
@@ -123,13 +127,14 @@ class Registry:
         return await self._update(target, live, manifest, writer)
 
     async def patch(self, target: Target, patch: Mapping[str, Any] | Sequence[Any], type: PatchType, writer: Writer) -> Entry:
-        live = self._latest(target)
+        # Parsed twice, so that what is built on the one shares nothing with the other, which the result is compared with.
+        live, base = self._latest(target), self._latest(target)
         resource = target.resource
         match type:
             case PatchType.JSON:
                 if not isinstance(patch, Sequence):
                     raise Invalid("a JSON patch is a list of operations", code="BadRequest")
-                after = json_patch(live, patch)
+                after = json_patch(base, patch)
             case PatchType.STRATEGIC:
                 if resource.definition is not None:
                     raise Invalid(
@@ -137,9 +142,9 @@ class Registry:
                         "application/merge-patch+json, application/apply-patch+yaml",
                         code="UnsupportedMediaType",
                     )
-                after = strategic_merge(live, patch, shape_of(resource))
+                after = strategic_merge(base, patch, shape_of(resource))
             case PatchType.MERGE:
-                after = merge_patch(live, patch)
+                after = merge_patch(base, patch)
         if not isinstance(after, dict) or not isinstance(after.get("metadata"), dict):
             raise Invalid("the patch leaves no object", code="BadRequest")
         if isinstance(patch, Mapping) and (asked := (patch.get("metadata") or {}).get("resourceVersion")):
@@ -162,17 +167,18 @@ class Registry:
                 raise not_found(target)
             if config["metadata"].get("uid"):
                 raise Conflict(f"{target} does not exist, but metadata.uid was given", target="metadata.uid")
-            apply.write_managers(config, {by: apply.fields_of(config, shape)}, {by: moment})
+            apply.write_ownership(config, apply.Ownership({by: apply.fields_of(config, shape)}, {by: moment}))
             return await self._create(target, config, writer, applying=True), True
         live = found.manifest()
         _check_version(target, live, config)
-        managers, times = apply.read_managers(live)
+        ownership = apply.read_ownership(live)
         config["metadata"].pop("resourceVersion", None)
         config = _only_subresource(target, config)
-        after, owners = apply.applied(live, config, managers, by, shape, force=writer.force)
-        if owners.get(by) != managers.get(by):
-            times[by] = moment
-        apply.write_managers(after, owners, times)
+        after, owners = apply.applied(found.manifest(), config, ownership.fields, by, shape, force=writer.force)
+        if owners.get(by) != ownership.fields.get(by):
+            ownership.times[by] = moment
+        ownership.fields = owners
+        apply.write_ownership(after, ownership)
         return await self._update(target, live, after, writer, owned=True), False
 
     async def _update(self, target: Target, live: Manifest, after: Manifest, writer: Writer, *, owned: bool = False) -> Entry:
@@ -186,7 +192,9 @@ class Registry:
             _restore(after, live, "status")
         metadata.carried_over(live, after, resource)
         _check_finalizers(target, live, after)
-        admission.update(target.resource, target.subresource, live, after, self._view(), writer)
+        if not owned:
+            admission.decode(resource, after, writer)
+        admission.update(resource, target.subresource, live, after, self._view())
         self._check(target, after, live)
         if not owned:
             self._take_ownership(target, live, after, writer)
@@ -200,12 +208,17 @@ class Registry:
 
     def _take_ownership(self, target: Target, live: Manifest, after: Manifest, writer: Writer) -> None:
         resource = target.resource
-        managers, times = apply.read_managers(live)
+        changed, gone = apply.changes(live, after, shape_of(resource))
+        if not changed and not gone:
+            _restore(after["metadata"], live["metadata"], "managedFields")
+            return
+        ownership = apply.read_ownership(live)
         by = apply.Manager(writer.manager, "Update", resource.kind.api_version, target.subresource)
-        owners = apply.updated(live, after, managers, by, shape_of(resource))
-        if owners.get(by) != managers.get(by):
-            times[by] = rfc3339(self.clock())
-        apply.write_managers(after, owners, times)
+        owners = apply.updated(changed, gone, ownership.fields, by)
+        if owners.get(by) != ownership.fields.get(by):
+            ownership.times[by] = rfc3339(self.clock())
+        ownership.fields = owners
+        apply.write_ownership(after, ownership)
 
     async def bind(self, target: Target, node: str, writer: Writer) -> Entry:
         """Assign a pod to a node, once: the `binding` subresource."""
@@ -253,7 +266,22 @@ class Registry:
         entry = await self.store.remove(target.key, manifest)
         if target.resource.kind == CRD:
             self.catalog.withdraw(target.name)
+        elif target.resource.definition is not None:
+            await self._finish_definition(target.resource.definition.name, target.resource)
         return entry
+
+    async def _finish_definition(self, name: str, resource: Resource) -> None:
+        """Let a definition that is being deleted go with the last of its objects."""
+        target = Target(self.catalog.of(CRD), "", name)
+        found = self.store.latest(target.key)
+        if found is None or self.store.latest_all(resource.storage):
+            return
+        crd = found.manifest()
+        finalizers = [f for f in crd["metadata"].get("finalizers") or () if f != DEFINITION_FINALIZER]
+        if "deletionTimestamp" not in crd["metadata"] or finalizers == (crd["metadata"].get("finalizers") or []):
+            return
+        crd["metadata"]["finalizers"] = finalizers
+        await (self.save(target, crd, Writer()) if finalizers else self.remove(target, crd, Writer()))
 
     def _addressed(self, target: Target, manifest: Manifest, *, creating: bool) -> Manifest:
         """The manifest with kind, name and namespace that agree with the address; Invalid (400) when they do not."""
@@ -293,6 +321,11 @@ class Registry:
                 f"{target} is forbidden: unable to create new content in namespace {target.namespace} because it is being terminated",
                 target=target.name,
             )
+
+    def _check_definition(self, target: Target, name: str) -> None:
+        found = self.store.latest(Key(CRD.group, CRD.plural, "", name))
+        if found is not None and "deletionTimestamp" in found.manifest()["metadata"]:
+            raise Invalid(f"create not allowed while custom resource definition is terminating ({target})", code="MethodNotAllowed")
 
     def _check(self, target: Target, manifest: Manifest, before: Manifest | None) -> None:
         found = metadata.invalid_fields(manifest, target.resource) if before is None else []

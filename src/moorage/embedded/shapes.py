@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 from moorage.embedded import fields
@@ -56,74 +57,45 @@ PLAIN = Plain()
 
 
 @dataclass(frozen=True, slots=True)
-class OfMessage:
-    """An object of a built-in kind."""
+class Known:
+    """A value of a built-in kind. Shapes are made once per message and shared: they are walked for every write."""
 
-    message: fields.Message
-
-    @property
-    def atomic(self) -> bool:
-        return self.message.atomic
-
-    @property
-    def is_set(self) -> bool:
-        return False
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def patch_key(self) -> str:
-        return ""
+    atomic: bool = False
+    is_set: bool = False
+    keys: tuple[str, ...] = ()
+    patch_key: str = ""
+    of: fields.Message | None = None
+    single: Shape = PLAIN
 
     def child(self, name: str) -> Shape:
-        found = self.message.by_name.get(name)
-        return PLAIN if found is None else _of_field(found)
+        return self.single if self.of is None else _children(self.of.name).get(name, PLAIN)
 
     def item(self) -> Shape:
-        return PLAIN
+        return self.single
 
 
-@dataclass(frozen=True, slots=True)
-class OfField:
-    """A list or map field of a built-in kind."""
+@cache
+def _of_message(name: str) -> Shape:
+    message = fields.message(name)
+    return Known(atomic=message.atomic, of=message)
 
-    field: fields.Field
 
-    @property
-    def atomic(self) -> bool:
-        return self.field.atomic
-
-    @property
-    def is_set(self) -> bool:
-        return self.field.is_set
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return self.field.merge_keys
-
-    @property
-    def patch_key(self) -> str:
-        return self.field.patch_key
-
-    def child(self, name: str) -> Shape:
-        return self.item()
-
-    def item(self) -> Shape:
-        return PLAIN if fields.is_value(self.field.type) else OfMessage(fields.message(self.field.type))
+@cache
+def _children(name: str) -> Mapping[str, Shape]:
+    return {field_name: _of_field(found) for field_name, found in fields.message(name).by_name.items()}
 
 
 def _of_field(found: fields.Field) -> Shape:
-    if found.card or fields.is_value(found.type):
-        return OfField(found)
-    return OfMessage(fields.message(found.type))
+    single = PLAIN if fields.is_value(found.type) else _of_message(found.type)
+    if not found.card and not fields.is_value(found.type):
+        return single
+    return Known(atomic=found.atomic, is_set=found.is_set, keys=found.merge_keys, patch_key=found.patch_key, single=single)
 
 
 def built_in(group: str, kind: str) -> Shape:
     """The rules of a built-in kind; only its metadata's when its fields are not in the table (CustomResourceDefinition)."""
     found = fields.kind_message(group, kind)
-    return OfMessage(found) if found is not None else _OnlyMetadata()
+    return _of_message(found.name) if found is not None else _OnlyMetadata()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +106,7 @@ class _OnlyMetadata:
     patch_key: str = ""
 
     def child(self, name: str) -> Shape:
-        return OfMessage(fields.message("meta.v1.ObjectMeta")) if name == "metadata" else PLAIN
+        return _of_message("meta.v1.ObjectMeta") if name == "metadata" else PLAIN
 
     def item(self) -> Shape:
         return PLAIN
@@ -165,7 +137,7 @@ class FromSchema:
 
     def child(self, name: str) -> Shape:
         if self.top and name == "metadata":
-            return OfMessage(fields.message("meta.v1.ObjectMeta"))
+            return _of_message("meta.v1.ObjectMeta")
         inner = (self.schema.get("properties") or {}).get(name)
         if inner is None:
             inner = self.schema.get("additionalProperties")

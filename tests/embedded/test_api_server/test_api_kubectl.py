@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moorage.kube.kinds import DEPLOYMENT, NAMESPACE, POD, SECRET
+from moorage.kube.kinds import DEPLOYMENT, INSTANCE_TYPE, NAMESPACE, POD, SECRET
 from moorage.specs.manifest import Manifest
 from moorage.wire import crds
 
@@ -146,6 +146,18 @@ async def test_our_custom_resources_are_served_as_soon_as_they_are_defined(kubec
     unknown = {**good, "metadata": {"name": "typo"}, "spec": {**good["spec"], "tolerationz": []}}
     refused = await kubectl("create", "-f", "-", stdin=json.dumps(unknown), code=1)
     assert 'unknown field "spec.tolerationz"' in refused.err
+
+
+async def test_a_definition_goes_with_the_last_of_its_objects(kubectl: Kubectl, served: Served) -> None:
+    (definition,) = [crd for crd in crds.definitions() if crd["spec"]["names"]["kind"] == "InstanceType"]
+    await kubectl("create", "-f", "-", stdin=json.dumps(definition))
+    for name, finalizers in (("free", []), ("held", ["example.org/hold"])):
+        body = {"metadata": {"name": name, "finalizers": finalizers}, "spec": {"resources": {"limits": {"cpu": "1"}}}}
+        await served.cluster.create(INSTANCE_TYPE, body)
+    await kubectl("delete", "crd", definition["metadata"]["name"], "--wait=false")
+    assert [item["metadata"]["name"] for item in (await served.cluster.list(INSTANCE_TYPE)).items] == ["held"]
+    await kubectl("patch", "instancetype", "held", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    assert "the server could not find the requested resource" in (await kubectl("get", "instancetypes", code=1)).err
 
 
 async def test_what_is_not_there_is_said_as_kubernetes_says_it(kubectl: Kubectl) -> None:
