@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -189,11 +189,11 @@ async def _present_connection(cluster: Cluster) -> tuple[str, str] | None:
     return (data["cluster"], data["token"]) if {"cluster", "token"} <= data.keys() else None
 
 
-def with_cluster(work: Callable[[Cluster], Any], kubeconfig: Path | None, context: str | None) -> Any:
+def with_cluster(work: Callable[[Cluster], Awaitable[T]], kubeconfig: Path | None, context: str | None) -> T:
     """Run `work` on the cluster of a kubeconfig and close the connection."""
     from moorage.kube.remote import connect
 
-    async def run() -> Any:
+    async def run() -> T:
         cluster = connect(kubeconfig, context)
         try:
             return await work(cluster)

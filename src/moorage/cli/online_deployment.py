@@ -37,16 +37,14 @@ def endpoint_option(*, required: bool = True) -> Callable[[Callable[..., Any]], 
 @click.option("--all-traffic", is_flag=True, help="Give it all of the endpoint's requests once it is ready.")
 @set_option()
 @no_wait_option()
-def create(
-    session: Session, file: str, name: str | None, endpoint_name: str | None, all_traffic: bool, changes: tuple[str, ...], no_wait: bool
-) -> Manifest:
+def create(session: Session, file: str, all_traffic: bool, changes: tuple[str, ...], no_wait: bool, **names: str | None) -> Manifest:
     """Create a deployment from a YAML document and wait until it serves.
 
     Each phase is shown with its time; a failure names the phase and what the container said last.
     """
     if all_traffic and no_wait:
         raise Invalid("--all-traffic waits for the deployment to be ready; leave --no-wait out.", target="--no-wait")
-    document = session.document(Kind.DEPLOYMENT, file, changes, name=name, endpoint_name=endpoint_name)
+    document = session.document(Kind.DEPLOYMENT, file, changes, **names)
     path = _path(session, document)
     endpoint_path = path.partition("/deployments/")[0]
     # Both before anything is uploaded.

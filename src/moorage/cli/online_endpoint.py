@@ -62,10 +62,9 @@ def update(
     session: Session,
     file: str | None,
     name: str | None,
-    traffic: str | None,
-    mirror_traffic: str | None,
     changes: tuple[str, ...],
     no_wait: bool,
+    **given: str | None,
 ) -> Manifest:
     """Change an endpoint: its traffic, or any field of its document."""
     document = session.document(Kind.ENDPOINT, file, changes, name=name) if file else None
@@ -78,9 +77,9 @@ def update(
     made = body(document, session.client.workspace, {})
     before = current.get("properties") or {}
     # A document that does not speak of traffic leaves it as it is.
-    for field, wire, given in (("traffic", "traffic", traffic), ("mirror_traffic", "mirrorTraffic", mirror_traffic)):
-        if given is not None:
-            made["properties"][wire] = shares(given, f"--{field.replace('_', '-')}")
+    for field, wire in (("traffic", "traffic"), ("mirror_traffic", "mirrorTraffic")):
+        if (text := given[field]) is not None:
+            made["properties"][wire] = shares(text, f"--{field.replace('_', '-')}")
         elif field not in document.values:
             made["properties"][wire] = before.get(wire) or {}
     return _apply(session, chosen, made, wait=not no_wait)

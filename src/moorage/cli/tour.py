@@ -16,6 +16,7 @@ from moorage.errors import Invalid, MoorageError
 
 _FILES = ("train.yml", "endpoint.yml", "deployment.yml")
 _ENDPOINT = "digits"
+_DEPLOYMENT = "blue"
 _MODEL = "digits"
 # What the training script leaves beside the model for checking the served one.
 _HELD_OUT = "held_out.json"
@@ -53,8 +54,21 @@ def run_tour(folder: str, steps: Steps) -> None:
             ]
         )
     with steps.step("Deploy it behind an endpoint"):
-        _type(["online-endpoint", "create", "--file", str(example / "endpoint.yml"), "--output", "none"])
-        _type(["online-deployment", "create", "--file", str(example / "deployment.yml"), "--all-traffic", "--output", "none"])
+        # A tour that is taken again finds both there.
+        endpoint, deployment = _present()
+        _type(["online-endpoint", "update" if endpoint else "create", "--file", str(example / "endpoint.yml"), "--output", "none"])
+        more = [] if deployment else ["--all-traffic"]
+        _type(
+            [
+                "online-deployment",
+                "update" if deployment else "create",
+                "--file",
+                str(example / "deployment.yml"),
+                *more,
+                "--output",
+                "none",
+            ]
+        )
     with steps.step("Score held-out images through the router"), tempfile.TemporaryDirectory() as scratch:
         _type(["job", "download", "--name", job, "--output-name", "model", "--download-path", scratch, "--output", "none"])
         right, total = _score(_find(Path(scratch)))
@@ -68,6 +82,16 @@ def _type(words: list[str]) -> None:
     shown = [word for word in words if word not in ("--output", "none")]
     click.echo(f"      $ moorage {shlex.join(shown)}", err=True)
     application.main(words, prog_name="moorage", standalone_mode=False)
+
+
+def _present() -> tuple[bool, bool]:
+    """Whether the example's endpoint and deployment exist already."""
+    from moorage.client.connection import Client
+    from moorage.client.profile import load
+
+    with Client(load()) as client:
+        path = client.path("onlineEndpoints", _ENDPOINT)
+        return client.find(path) is not None, client.find(f"{path}/deployments/{_DEPLOYMENT}") is not None
 
 
 def _find(folder: Path) -> Path:
