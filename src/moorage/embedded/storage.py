@@ -58,9 +58,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
+        opened: sqlite3.Connection | None = None
         try:
             # Opened on the loop's thread, written on the writer's: never at once, because the store hands over one batch at a time.
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+            opened = self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
             path.chmod(0o600)
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -73,6 +74,8 @@ class Journal:
             self._database.execute("COMMIT")
             (found,) = self._database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
         except sqlite3.Error as error:
+            if opened is not None:
+                opened.close()
             raise Unavailable(f"cannot open the cluster's state {path}: {error}. Is another Moorage cluster running on it?") from error
         if found != _SCHEMA_VERSION:
             self._database.close()
