@@ -50,7 +50,7 @@ async def test_a_new_workspace_has_its_own_containers(served: Served) -> None:
     made = await served.call("PUT", BASE + other.id, {"location": "local", "properties": {"description": "d"}, "tags": {"a": "b"}})
     assert (made.status_code, made.json()["tags"]) == (201, {"a": "b"})
     stores = (await served.call("GET", f"{BASE}{other.id}/datastores")).json()["value"]
-    assert [each["properties"]["containerName"] for each in stores][0] == blob_container(other) != blob_container(served.workspace)
+    assert stores[0]["properties"]["containerName"] == blob_container(other) != blob_container(served.workspace)
     assert (await served.call("PUT", BASE + other.id, {}, role=Role.CONTRIBUTOR)).status_code == 403
 
 
