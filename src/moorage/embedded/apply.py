@@ -226,7 +226,9 @@ def applied(live: Manifest, config: Manifest, managers: Managers, by: Manager, s
     collisions = {manager: owned & changed for manager, owned in others.items() if owned & changed}
     if collisions and not force:
         raise _conflict(collisions)
-    released = managers.get(by, NONE) - wanted - frozenset().union(*others.values())
+    held = wanted.union(*others.values())
+    # An empty container that was applied and has content now is still wanted (structured-merge-diff: EnsureNamedFieldsAreMembers).
+    released = managers.get(by, NONE) - held - {path[:length] for path in held for length in range(1, len(path))}
     result = _without(merged, released, shape)
     gone = changes(live, result, shape)[1]
     after = {manager: owned - changed - gone for manager, owned in others.items()}
