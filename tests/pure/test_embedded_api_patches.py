@@ -151,6 +151,13 @@ def test_apply_owns_what_it_sets_and_takes_back_what_it_no_longer_does() -> None
     assert set(owners) == {ONE}
 
 
+def test_an_empty_map_that_was_applied_keeps_what_later_applies_put_into_it() -> None:
+    live, owners = apply.applied(named(), named(metadata={"labels": {}}), {}, ONE, POD, force=False)
+    filled = named(metadata={"labels": {"a": "1"}})
+    live, owners = apply.applied(live, filled, owners, ONE, POD, force=False)
+    assert live == filled
+
+
 def test_a_list_item_goes_with_everything_that_defaulting_put_into_it() -> None:
     live, owners = apply.applied(named(), named(**pod({"name": "a", "image": "1"}, {"name": "b", "image": "1"})), {}, ONE, POD, force=False)
     for container in live["spec"]["containers"]:
