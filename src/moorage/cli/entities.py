@@ -66,6 +66,17 @@ def _tidy(entity: Manifest) -> Manifest:
     return {name: value for name, value in entity.items() if value is not None}
 
 
+def _story(told: Manifest) -> Manifest:
+    shown = {
+        "status_reason": "reason",
+        "status_message": "message",
+        "exit_code": "exitCode",
+        "start_time": "startTime",
+        "end_time": "endTime",
+    }
+    return {name: told[wire] for name, wire in shown.items() if told.get(wire) not in (None, "")}
+
+
 def job(resource: Manifest) -> Manifest:
     """A job; of another kind than Command its properties, in snake_case."""
     properties = resource.get("properties") or {}
@@ -74,6 +85,8 @@ def job(resource: Manifest) -> Manifest:
         **_base(resource),
         "type": kind,
         "status": properties.get("status"),
+        # Ours: why it waits or failed, the exit code, and when it ran.
+        **_story(properties.get("moorage") or {}),
         "display_name": properties.get("displayName"),
         "experiment_name": properties.get("experimentName"),
         "description": properties.get("description"),
