@@ -63,7 +63,7 @@ async def _serve(enabled: frozenset[str], folder: Path) -> None:
             group.create_task(informers.run(), name="informers")
             for controller in controllers:
                 group.create_task(controller.run())
-            group.create_task(run_gateway(cluster, connection), name="gateway")
+            group.create_task(run_gateway(cluster, connection, informers=informers), name="gateway")
             await informers.synced()
             known.set()
             log.info("working: gateway%s", "".join(f", {name}" for name in sorted(enabled)))
