@@ -262,6 +262,62 @@ async def test_a_body_over_the_limit_is_413_announced_or_not() -> None:
         assert pool.busy == 0
 
 
+async def test_a_body_that_outgrows_the_limit_in_the_queue_gives_up_its_place() -> None:
+    release = asyncio.Event()
+
+    async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        await ok(request, writer)
+
+    async with replica(slow) as peer, router(table(peer.address, queue_wait=timedelta(seconds=5)), Limits(body_bytes=1000)) as served:
+        first = asyncio.create_task(served.ask())
+        while not peer.requests:
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(*served.address)
+        writer.write(
+            b"POST /api/v1/endpoint/digits/score HTTP/1.1\r\nhost: t\r\nauthorization: Bearer correct-key\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        (pool,) = served.router._pools.values()
+        while not pool.queue:
+            await asyncio.sleep(0)
+        writer.write(b"3e9\r\n" + b"x" * 1001 + b"\r\n")
+        assert (await answer(reader)).status == 413
+        assert not pool.queue
+        release.set()
+        assert (await first).status == 200
+        assert (await served.ask()).status == 200
+        assert pool.busy == 0 and len(peer.requests) == 2
+        writer.close()
+
+
+async def test_a_request_whose_kept_connection_was_dead_keeps_its_slot() -> None:
+    served_once: list[asyncio.StreamWriter] = []
+    order: list[bytes] = []
+    go = asyncio.Event()
+
+    async def closes_at_the_second(request: Request, writer: asyncio.StreamWriter) -> None:
+        if writer in served_once:
+            await go.wait()
+            writer.transport.abort()
+            raise ConnectionError
+        served_once.append(writer)
+        order.append(request.body)
+        await ok(request, writer)
+
+    async with replica(closes_at_the_second) as peer, router(table(peer.address, queue_wait=timedelta(seconds=5))) as served:
+        assert (await served.ask(b"zeroth")).status == 200
+        first = asyncio.create_task(served.ask(b"first"))
+        (pool,) = served.router._pools.values()
+        while len(peer.requests) < 2:
+            await asyncio.sleep(0)
+        second = asyncio.create_task(served.ask(b"second"))
+        while not pool.queue:
+            await asyncio.sleep(0)
+        go.set()
+        assert [(await first).status, (await second).status] == [200, 200]
+        assert order == [b"zeroth", b"first", b"second"] and peer.most_running == 1 and pool.busy == 0
+
+
 async def test_requests_sent_ahead_are_answered_in_order_on_one_connection() -> None:
     async with replica() as peer, router(table(peer.address)) as served:
         reader, writer = await asyncio.open_connection(*served.address)

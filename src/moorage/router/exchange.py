@@ -144,6 +144,7 @@ class Exchange:
         if self.answered:
             return
         if self.record.received_bytes > self._router.limits.body_bytes:
+            self._leave_queue()
             self._give_up_upstream()
             self.closing = True
             self.refuse(413, f"The request is larger than {self._router.limits.body_bytes} bytes.")
@@ -176,9 +177,7 @@ class Exchange:
         self.record.status = self.record.status or 499
         self.record.error = self.record.error or "the client closed the connection"
         self._note()
-        if self._waiter is not None:
-            self._pool.cancel(self._waiter)
-            self._waiter = None
+        self._leave_queue()
         if self._upstream is None or not self.received_all:
             self._give_up_upstream()
         else:
@@ -200,6 +199,11 @@ class Exchange:
             self.refuse(_REASONS[reason], f"Not scored: {reason.value}.", retry_after=True)
 
         self._waiter = self._pool.acquire(granted, refused, self._tried)
+
+    def _leave_queue(self) -> None:
+        if self._waiter is not None:
+            self._pool.cancel(self._waiter)
+            self._waiter = None
 
     def _dispatch(self, replica: Replica) -> None:
         self._replica = replica
@@ -320,13 +324,10 @@ class Exchange:
             self._release()
             return
         if untouched and upstream.reused and self._replay is not None and self._attempts < ATTEMPTS:
-            # A kept connection that the replica had closed meanwhile: the request never ran.
-            self._tried = frozenset()
-            self._replica = None
+            # A kept connection that the replica had closed meanwhile: the request never ran, and its slot is still its own.
             self._buffer = list(self._replay)
-            self._pool.release(replica)
             self.record.retries += 1
-            self._acquire()
+            self._dispatch(replica)
             return
         self._stop_timer()
         self._release()
@@ -416,9 +417,7 @@ class Exchange:
             self._give_up_upstream()
         if self.answered:
             return
-        if self._waiter is not None:
-            self._pool.cancel(self._waiter)
-            self._waiter = None
+        self._leave_queue()
         seconds = self._pool.route.timeout.total_seconds()
         upstream = self._upstream
         if self._head_sent:
