@@ -16,7 +16,7 @@ from moorage.gateway.connection import Connection, read_connection
 from moorage.gateway.run import Gateway
 from moorage.kube.cluster import Cluster
 from moorage.kube.events import EventRecorder
-from moorage.kube.kinds import INSTANCE_TYPE, NAMESPACE, NODE, POD, SECRET, SERVICE, TRAINING_JOB
+from moorage.kube.kinds import INSTANCE_TYPE, NAMESPACE, NODE, ONLINE_DEPLOYMENT, POD, SECRET, SERVICE, TRAINING_JOB
 from moorage.kube.metadata import uid_of
 from moorage.testing.builders import (
     a_namespace,
@@ -25,6 +25,7 @@ from moorage.testing.builders import (
     a_training_job,
     an_instance_type,
     an_object,
+    an_online_deployment,
     an_online_endpoint,
 )
 from moorage.testing.memory import in_memory_cluster
@@ -145,7 +146,7 @@ async def test_while_the_workspace_is_away_the_cluster_works_on_and_reports_arri
             await asyncio.sleep(0.01)
         assert await exists(cluster, TRAINING_JOB, "j", "default")
         await peer.start()
-        await peer.until(lambda: peer.statuses[JOB].status["phase"] == "Completed")
+        await peer.until(lambda: peer.statuses[JOB].status.get("phase") == "Completed")
         await peer.want(a_training_job("k"))
         await until(cluster, TRAINING_JOB, "k", "default", lambda job: True)
 
@@ -225,6 +226,20 @@ async def test_access_is_granted_beside_the_object_and_renewed_when_half_of_its_
         await cluster.delete(SECRET, "j-access", "default")
         await until(cluster, SECRET, "j-access", "default", lambda secret: secret["metadata"]["uid"] != first["metadata"]["uid"])
         assert not await exists(cluster, SECRET, "e-access", "default")
+
+
+async def test_access_covers_a_changed_spec_before_the_cluster_has_it(cluster: Cluster, peer: WorkspacePeer) -> None:
+    deployment = an_online_deployment("d")
+    async with linked(cluster, peer):
+        await peer.want(deployment)
+        await until(cluster, SECRET, "d-access", "default", lambda secret: base64.b64decode(secret["data"]["token"]) == b"t1")
+        peer.refuse = lambda path: 503 if path.endswith("/tokens") else None
+        await peer.want({**deployment, "spec": {**deployment["spec"], "replicas": 3}})
+        await asyncio.sleep(0.3)
+        assert (await cluster.get(ONLINE_DEPLOYMENT, "d", "default"))["spec"].get("replicas") != 3
+        peer.refuse = lambda path: None
+        await until(cluster, ONLINE_DEPLOYMENT, "d", "default", lambda found: found["spec"].get("replicas") == 3)
+        assert base64.b64decode((await cluster.get(SECRET, "d-access", "default"))["data"]["token"]) == b"t2"
 
 
 async def test_a_new_agent_does_not_renew_access_that_is_young(cluster: Cluster, peer: WorkspacePeer) -> None:

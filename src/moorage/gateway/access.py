@@ -1,18 +1,22 @@
 """Access of workload pods: a Secret `NAME-access` beside each desired TrainingJob and OnlineDeployment, whose token is renewed when half of its life
-is over. The time to renew stands on the Secret, so that a new agent goes on where the last one was."""
+is over, and before a changed spec reaches the cluster: its new pods may read what it names. The time to renew and the spec it was granted for stand
+on the Secret, so that a new agent goes on where the last one was."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+import orjson
+
 from moorage.clock import Clock, now, parse_rfc3339, rfc3339
 from moorage.errors import MoorageError, NotFound, Unavailable
 from moorage.gateway.connection import Connection, Granted, Workspace
-from moorage.gateway.desired import MANAGER, Target, is_desired, target_of
+from moorage.gateway.desired import MANAGER, Desired, Target, is_desired, target_of
 from moorage.kube.cluster import Cluster
 from moorage.kube.informer import Informer
 from moorage.kube.kinds import SECRET
@@ -25,6 +29,7 @@ log = logging.getLogger(__name__)
 _LABELS = {"app.kubernetes.io/managed-by": "moorage", "app.kubernetes.io/component": "access"}
 KINDS_WITH_ACCESS = ("TrainingJob", "OnlineDeployment")
 _RENEW_AT = "moorage.dev/renew-at"
+_GRANTED_FOR = "moorage.dev/granted-for"
 _TERMINAL = frozenset({"Completed", "Failed", "Canceled"})
 # Looked at again at least this often: the wall clock may jump, and somebody may delete the Secret.
 _LONGEST_WAIT = timedelta(minutes=15)
@@ -35,8 +40,13 @@ def access_name(owner: str) -> str:
     return f"{owner}-access"
 
 
-def access_secret(owner: Manifest, granted: Granted, ca: str, moment: datetime) -> Manifest:
-    """The Secret with the access that was granted at `moment`."""
+def spec_digest(wanted: Manifest | None) -> str:
+    """What tells one wanted spec from another; empty when none is known."""
+    return hashlib.blake2b(orjson.dumps(wanted["spec"], option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest() if wanted else ""
+
+
+def access_secret(owner: Manifest, granted: Granted, ca: str, moment: datetime, *, spec: str = "") -> Manifest:
+    """The Secret with the access that was granted at `moment` for a spec of that digest."""
     values = {
         "endpoint": granted.token.endpoint,
         "token": granted.token.token,
@@ -50,7 +60,7 @@ def access_secret(owner: Manifest, granted: Granted, ca: str, moment: datetime) 
             "name": access_name(name_of(owner)),
             "namespace": namespace_of(owner),
             "labels": _LABELS,
-            "annotations": {_RENEW_AT: rfc3339(moment + granted.lifetime / 2)},
+            "annotations": {_RENEW_AT: rfc3339(moment + granted.lifetime / 2), _GRANTED_FOR: spec},
             "ownerReferences": [owner_reference(owner)],
         },
         "type": "Opaque",
@@ -59,12 +69,15 @@ def access_secret(owner: Manifest, granted: Granted, ca: str, moment: datetime) 
     }
 
 
-def renew_in(secret: Manifest | None, owner: Manifest, moment: datetime) -> timedelta:
-    """How long until the access must be renewed; not positive: now."""
+def renew_in(secret: Manifest | None, owner: Manifest, moment: datetime, *, spec: str = "") -> timedelta:
+    """How long until the access must be renewed; not positive: now, also when it was granted for another spec than the one of digest `spec`."""
     if secret is None or controller_uid(secret) != uid_of(owner):
         return timedelta(0)
+    noted = secret["metadata"].get("annotations") or {}
+    if spec and noted.get(_GRANTED_FOR) != spec:
+        return timedelta(0)
     try:
-        return parse_rfc3339((secret["metadata"].get("annotations") or {})[_RENEW_AT]) - moment
+        return parse_rfc3339(noted[_RENEW_AT]) - moment
     except (KeyError, ValueError):
         return timedelta(0)
 
@@ -85,6 +98,7 @@ class AccessKeeper:
         workspace: Workspace,
         connection: Connection,
         owners: Mapping[str, Informer],
+        desired: Desired,
         *,
         clock: Clock = now,
     ) -> None:
@@ -92,6 +106,7 @@ class AccessKeeper:
         self._workspace = workspace
         self._connection = connection
         self._owners = owners
+        self._desired = desired
         self._clock = clock
         self._queue: WorkQueue[Target] = WorkQueue(initial=timedelta(milliseconds=200), maximum=timedelta(seconds=30))
         for kind in KINDS_WITH_ACCESS:
@@ -123,19 +138,34 @@ class AccessKeeper:
         owner = self._owners[target.kind].get(target.name, target.namespace)
         if owner is None or not needs_access(owner):
             return
+        wait = await self.grant(target, owner, self._desired.get(target))
+        self._queue.add_after(target, min(max(wait, timedelta(seconds=1)), _LONGEST_WAIT))
+
+    async def before_change(self, target: Target, live: Manifest, wanted: Manifest) -> None:
+        """Grant access for a changed spec before the cluster has it. What a job may read and write is settled when it is submitted."""
+        if target.kind == "OnlineDeployment" and needs_access(live):
+            await self.grant(target, live, wanted)
+
+    async def grant(self, target: Target, owner: Manifest, wanted: Manifest | None) -> timedelta:
+        """Renew the access of `owner` unless it is young and was granted for the wanted spec; when to come again.
+
+        Raises:
+            Unavailable: the workspace grants none.
+        """
+        spec = spec_digest(wanted)
         try:
             secret = await self._cluster.get(SECRET, access_name(target.name), target.namespace)
         except NotFound:
             secret = None
-        wait = renew_in(secret, owner, self._clock())
+        wait = renew_in(secret, owner, self._clock(), spec=spec)
         if wait > timedelta(0):
-            self._queue.add_after(target, min(wait, _LONGEST_WAIT))
-            return
+            return wait
         granted = await self._workspace.tokens([target.key])
         if not granted:
             raise Unavailable("the workspace grants no access to it: it is not desired any more, or not yet")
+        secret = access_secret(owner, granted[0], self._connection.ca, self._clock(), spec=spec)
         try:
-            made = await self._cluster.apply(SECRET, access_secret(owner, granted[0], self._connection.ca, self._clock()), manager=MANAGER)
+            made = await self._cluster.apply(SECRET, secret, manager=MANAGER)
         except NotFound:
-            return  # the namespace is gone, and the owner with it
-        self._queue.add_after(target, min(max(renew_in(made, owner, self._clock()), timedelta(seconds=1)), _LONGEST_WAIT))
+            return _LONGEST_WAIT  # the namespace is gone, and the owner with it
+        return renew_in(made, owner, self._clock(), spec=spec)

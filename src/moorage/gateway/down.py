@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
 import orjson
@@ -95,10 +95,22 @@ SYNCED = Target("", "", "")
 
 
 class Converger:
-    """Makes the cluster's desired objects be what `desired` says."""
+    """Makes the cluster's desired objects be what `desired` says.
 
-    def __init__(self, cluster: Cluster, desired: Desired, informers: Mapping[str, Informer], outbox: Outbox) -> None:
+    Args:
+        changing: awaited with the target, its live object and the wanted one before a live object is changed.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        desired: Desired,
+        informers: Mapping[str, Informer],
+        outbox: Outbox,
+        changing: Callable[[Target, Manifest, Manifest], Awaitable[None]],
+    ) -> None:
         self._cluster = cluster
+        self._changing = changing
         self._desired = desired
         self._informers = informers
         self._outbox = outbox
@@ -167,6 +179,8 @@ class Converger:
         if known is not None and live is not None and known[:2] == (digest, uid_of(live)) and known[2] >= _generation(live):
             return
         kind = KINDS[target.kind]
+        if live is not None:
+            await self._changing(target, live, wanted)
         try:
             made = await self._cluster.apply(kind, wanted, manager=MANAGER)
         except NotFound:

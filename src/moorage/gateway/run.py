@@ -37,7 +37,8 @@ class Gateway:
         self._asks = Asks(cluster, self._workspace)
         objects = {name: self._informers.informer(kind) for name, kind in KINDS.items()}
         self._needed = list(objects.values())
-        self._converger = Converger(cluster, self._desired, objects, self._outbox)
+        self._access = AccessKeeper(cluster, self._workspace, connection, objects, self._desired)
+        self._converger = Converger(cluster, self._desired, objects, self._outbox, self._access.before_change)
         self._stream = Stream(
             self._workspace, self._desired, changed=self._converger.look, renewed=self._outbox.repeat, asked=self._asks.ask
         )
@@ -45,7 +46,6 @@ class Gateway:
         self._needed.append(pods)
         self._logs = JobLogs(cluster, self._outbox, objects["TrainingJob"], pods, lambda target: self._statuses.again(target))
         self._statuses = Statuses(objects, self._outbox, self._logs.complete)
-        self._access = AccessKeeper(cluster, self._workspace, connection, objects)
         self._events = Events(cluster, objects, self._outbox)
         self._inventory = Inventory(
             cluster,
