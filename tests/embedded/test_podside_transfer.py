@@ -19,7 +19,8 @@ from moorage.errors import Forbidden, Invalid, MoorageError, NotFound, Unavailab
 from moorage.podside import blobs
 from moorage.podside.access import Access
 from moorage.podside.fetch import fetch
-from moorage.podside.upload import Found, Ledger, Signature
+from moorage.podside.patience import Patience
+from moorage.podside.upload import Found, Ledger, Signature, store_all
 from moorage.specs.manifest import Manifest
 
 from .podside_blobs import TOKEN, Store, facade
@@ -203,6 +204,44 @@ def test_outputs_that_cannot_be_stored_fail_with_one_json_object(service: tuple[
     failure = json.loads(output.splitlines()[-1])
     assert failure["code"] == "UploadFailed"
     assert "out/a' could not be stored" in failure["message"]
+
+
+def test_an_output_that_cannot_be_read_is_no_success(service: tuple[Store, Access], tmp_path: Path) -> None:
+    """A folder whose path has become longer than the system takes: also the superuser, as whom tests may run, cannot list it."""
+    store, access = service
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a").write_bytes(b"a")
+    where = os.open(out, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=where)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=where)
+        os.close(where)
+        where = below
+    os.close(os.open("lost", os.O_CREAT | os.O_WRONLY, dir_fd=where))
+    os.close(where)
+    with sidecar(access, [{"from": str(out), "to": "c/out", "kind": "folder"}], tmp_path) as process:
+        output = stop(process)
+    subprocess.run(["rm", "-rf", str(out)], check=True)  # deeper than shutil can go
+    assert process.returncode == 1, output
+    assert store.blobs == {"c/out/a": b"a"}, "what can be read is stored all the same"
+    assert "cannot be read (File name too long)" in json.loads(output.splitlines()[-1])["message"]
+
+
+def test_a_file_that_is_away_when_its_turn_comes_is_stored_once_it_is_back(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    out, away = tmp_path / "out", tmp_path / "away"
+    out.mkdir()
+    (out / "model").write_bytes(b"m")
+    found = Found(out / "model", out, "c/out/model", Signature(1, (out / "model").stat().st_mtime_ns, (out / "model").stat().st_ino))
+    ledger, client = Ledger(), blobs.BlobStore(access)
+    (out / "model").rename(away)
+    assert store_all(client, [found], ledger, Patience(BRIEF)) == []
+    away.rename(out / "model")
+    assert ledger.due(found, found.signature.changed / 1e9 + 60), "its name, size, time and inode are as before, but it was never stored"
+    assert store_all(client, [found], ledger, Patience(BRIEF)) == []
+    client.close()
+    assert store.blobs == {"c/out/model": b"m"}
 
 
 def test_a_large_file_goes_up_in_blocks(service: tuple[Store, Access], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,12 @@ until the end. Nothing is ever deleted from the store. Empty folders leave no tr
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,6 +29,8 @@ _SCAN_SECONDS = 2.0
 _QUIET_SECONDS = 10.0
 # While the command runs, one round of uploads waits this long for the workspace before it looks at the files again.
 _ROUND_PATIENCE = timedelta(seconds=20)
+# Gone again, or a link to nothing or in a circle; every other error means that something is there.
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,10 @@ def upload(plan: Manifest, access: Access, *, grace: timedelta, ready: Path | No
         if ready:
             ready.touch()
         while not ended.wait(_SCAN_SECONDS):
-            due = [found for found in _scan(roots) if ledger.due(found, time())]
+            # What cannot be read now may be readable later; at the end it counts.
+            due = [found for found in _scan(roots, lambda error: None) if ledger.due(found, time())]
             if due:
-                _report(_store_all(store, due, ledger, Patience(_ROUND_PATIENCE, hurry=ended)))
+                _report(store_all(store, due, ledger, Patience(_ROUND_PATIENCE, hurry=ended)))
                 store.close()
         _finish(store, roots, ledger, Patience(grace))
     finally:
@@ -102,80 +106,91 @@ class _Root:
         self.place = place.parent.resolve() / place.name if self.single else place.resolve()
         self.blob = wanted["to"].strip("/")
 
-    def files(self) -> Iterator[Found]:
+    def files(self, unreadable: Callable[[OSError], None]) -> Iterator[Found]:
         if self.single and not self.place.is_dir():
-            if found := _found(self.place, self.place.parent, self.blob):
+            if found := _found(self.place, self.place.parent, self.blob, unreadable):
                 yield found
             return
-        for folder, names, files in os.walk(self.place):
+
+        def failed(error: OSError) -> None:
+            if error.errno not in _NOTHING_THERE:
+                unreadable(error)
+
+        for folder, names, files in os.walk(self.place, onerror=failed):
             names.sort()
             for name in sorted(files):
                 path = Path(folder, name)
-                if found := _found(path, self.place, f"{self.blob}/{path.relative_to(self.place).as_posix()}"):
+                if found := _found(path, self.place, f"{self.blob}/{path.relative_to(self.place).as_posix()}", unreadable):
                     yield found
 
 
-def _found(path: Path, root: Path, blob: str) -> Found | None:
+def _found(path: Path, root: Path, blob: str, unreadable: Callable[[OSError], None]) -> Found | None:
     try:
         status = path.stat()
-    except OSError:
-        return None  # gone again, or a link to nothing
+    except OSError as error:
+        if error.errno not in _NOTHING_THERE:
+            unreadable(error)
+        return None
     if not stat.S_ISREG(status.st_mode):
         return None
     return Found(path, root, blob, Signature(status.st_size, status.st_mtime_ns, status.st_ino))
 
 
-def _scan(roots: list[_Root]) -> list[Found]:
-    return [found for root in roots for found in root.files()]
+def _scan(roots: list[_Root], unreadable: Callable[[OSError], None]) -> list[Found]:
+    return [found for root in roots for found in root.files(unreadable)]
 
 
 def _finish(store: BlobStore, roots: list[_Root], ledger: Ledger, waiting: Patience) -> None:
     """Rounds until a scan finds nothing new: other processes of the pod may still be writing."""
     started = monotonic()
     while True:
-        left = [found for found in _scan(roots) if ledger.stored.get(found.blob) != found.signature]
+        unread: list[OSError] = []
+        left = [found for found in _scan(roots, unread.append) if ledger.stored.get(found.blob) != found.signature]
         if not left:
             break
         print(f"Storing {len(left)} files, {sum(found.signature.size for found in left) / 1e6:.1f} MB", flush=True)
-        failures = _store_all(store, left, ledger, waiting)
+        failures = store_all(store, left, ledger, waiting)
         _report(failures)
         if failures:
             first = failures[0]
             others = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
             raise MoorageError(f"'{first[0].path}'{others} could not be stored: {first[1].message}", code="UploadFailed")
+    if unread:
+        raise MoorageError(f"An output cannot be read ({unread[0].strerror}) and is not stored: {unread[0].filename}", code="UploadFailed")
     print(f"All {len(ledger.stored)} files are stored ({monotonic() - started:.1f} s after the end)", flush=True)
 
 
 Failure = tuple[Found, MoorageError]
 
 
-def _store_all(store: BlobStore, wanted: list[Found], ledger: Ledger, waiting: Patience) -> list[Failure]:
+def store_all(store: BlobStore, wanted: list[Found], ledger: Ledger, waiting: Patience) -> list[Failure]:
+    """Store these files, several at once, and note in the ledger which are; what could not be stored."""
     with ThreadPoolExecutor(max_workers=min(_PARALLEL, len(wanted))) as pool:
         outcomes = list(pool.map(lambda found: _store_one(store, found, waiting), wanted))
     failures: list[Failure] = []
-    for found, error in zip(wanted, outcomes, strict=True):
-        if error is None:
+    for found, outcome in zip(wanted, outcomes, strict=True):
+        if outcome is True:
             ledger.store(found)
-        else:
-            failures.append((found, error))
+        elif isinstance(outcome, MoorageError):
+            failures.append((found, outcome))
     return failures
 
 
-def _store_one(store: BlobStore, found: Found, waiting: Patience) -> MoorageError | None:
-    """None when stored, or when there is nothing to store: a file that went or shrank meanwhile comes up in the next scan."""
+def _store_one(store: BlobStore, found: Found, waiting: Patience) -> MoorageError | bool:
+    """Whether it is stored; False for a file that went or shrank meanwhile, which comes up in the next scan if it still is one."""
     try:
         waiting.keep_trying(str(found.path), lambda: _write(store, found))
     except Conflict:
-        return None
+        return False
     except NotFound as error:
         return MoorageError(error.message, code="UploadFailed")
     except MoorageError as error:
         return error
     except FileNotFoundError:
-        return None
+        return False
     except OSError as error:
         return MoorageError(f"it cannot be read: {error.strerror}.", code="UploadFailed")
-    return None
+    return True
 
 
 def _write(store: BlobStore, found: Found) -> None:
