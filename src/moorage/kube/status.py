@@ -34,7 +34,9 @@ def error_of(code: int, body: Manifest | str, *, retry_after: timedelta | None =
     if code == 429:
         seconds = details.get("retryAfterSeconds")
         after = timedelta(seconds=seconds) if isinstance(seconds, int) and seconds > 0 else None
-        return Throttled(message, retry_after=retry_after or after or timedelta(seconds=1))
+        if retry_after is None:
+            retry_after = after or timedelta(seconds=1)
+        return Throttled(message, retry_after=retry_after)
     found = _CLASSES.get(code)
     if found is None:
         found = Invalid if 400 <= code < 500 else Unavailable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from moorage.errors import Conflict, Invalid, NotFound
 from moorage.kube.cluster import Cluster, LogOptions
 from moorage.kube.events import EventRecorder
@@ -110,8 +112,9 @@ class ObjectConformance:
 
     async def test_more_objects_than_a_page_are_listed_once_each(self, cluster: Cluster, namespace: str) -> None:
         names = [f"m{number:04}" for number in range(520)]
-        for name in names:
-            await cluster.create(CONFIG_MAP, a_config_map(name, namespace=namespace, labels={"many": "yes"}))
+        for first in range(0, len(names), 20):
+            manifests = [a_config_map(name, namespace=namespace, labels={"many": "yes"}) for name in names[first : first + 20]]
+            await asyncio.gather(*(cluster.create(CONFIG_MAP, manifest) for manifest in manifests))
         found = (await cluster.list(CONFIG_MAP, namespace, labels="many=yes")).items
         assert [name_of(item) for item in found] == names
 
