@@ -138,6 +138,19 @@ def test_no_fitting_node_stops_the_install() -> None:
     assert findings[0].critical and "pool=ml" in str(findings[0])
 
 
+def test_nodes_are_chosen_for_the_extensions_pods_and_for_workloads() -> None:
+    settings = parse_settings(FIRST_LIGHT | {"nodeSelector.pool": "ml", "nodeSelector.example.com/zone": "a"})
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]
+        for each in render("x", settings, CONNECTION)
+        if each["kind"] == "Deployment"
+    }
+    for pod in pods.values():
+        assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "pool": "ml", "example.com/zone": "a"}
+    arguments = pods["gateway"]["containers"][0]["args"]
+    assert [each for each in arguments if "selector" in each] == ["--node-selector=pool=ml", "--node-selector=example.com/zone=a"]
+
+
 def test_an_object_of_another_owner_is_named_with_the_command_that_adopts_it() -> None:
     foreign = {"kind": "ClusterRole", "metadata": {"name": "moorage-gateway", "labels": {"app.kubernetes.io/managed-by": "Helm"}}}
     findings = preflight(parse_settings(FIRST_LIGHT), "v1.37.0", [node()], [foreign])

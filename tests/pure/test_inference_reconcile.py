@@ -99,7 +99,7 @@ def pod(
             "lastState": last or {},
         }
 
-    revision = desired(parent, []).revision
+    revision = desired(parent, [], {}).revision
     found: Manifest = {
         "metadata": {"name": "digits-blue-ab-x", "annotations": {REVISION: revision}, "creationTimestamp": "2026-11-22T11:00:00Z"},
         "spec": {"containers": [{"name": "main", "resources": {"limits": {"memory": "1Gi"}}}]} | ({"nodeName": node} if node else {}),
@@ -118,14 +118,19 @@ def test_a_deployment_becomes_the_golden_manifests() -> None:
     assert [shared["kind"] for shared in plan.shared] == ["PersistentVolumeClaim"]
 
 
+def test_pods_go_where_the_extension_is_pinned() -> None:
+    plan = reconcile(see(online_deployment()), {"zone": "a"})
+    assert plan.children[1]["spec"]["template"]["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux", "zone": "a"}
+
+
 def test_a_changed_plan_changes_the_pods() -> None:
-    one, other = (desired(online_deployment(model={"name": "m", "version": "3", "uri": uri}), []) for uri in ("a/b", "a/c"))
+    one, other = (desired(online_deployment(model={"name": "m", "version": "3", "uri": uri}), [], {}) for uri in ("a/b", "a/c"))
     assert one.revision != other.revision
 
 
 def test_replicas_are_the_autoscalers_least_where_there_is_one() -> None:
-    assert desired(online_deployment(scale={"type": "TargetUtilization", "minInstances": 3, "maxInstances": 5}), []).replicas == 3
-    assert desired(online_deployment(replicas=None), []).replicas == 1
+    assert desired(online_deployment(scale={"type": "TargetUtilization", "minInstances": 3, "maxInstances": 5}), [], {}).replicas == 3
+    assert desired(online_deployment(replicas=None), [], {}).replicas == 1
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,12 @@ def test_a_job_becomes_the_golden_manifests() -> None:
     assert rendered(plan) == (GOLDEN / "training_job.yaml").read_text()
 
 
+def test_pods_go_where_the_extension_is_pinned_and_the_instance_type_says() -> None:
+    plan = reconcile(see(training_job()), {"zone": "a", "pool": "any"})
+    job = next(child for child in plan.children if child["kind"] == "Job")
+    assert job["spec"]["template"]["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux", "zone": "a", "pool": "gpu"}
+
+
 def test_the_shared_claim_is_asked_for_only_with_an_environment_to_prepare() -> None:
     assert [shared["metadata"]["name"] for shared in reconcile(see(training_job())).shared] == ["moorage-environments"]
     assert reconcile(see(training_job(environment={"image": "i"}))).shared == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -21,18 +21,22 @@ LEASE = "moorage-agent"
 @click.command("agent", help="Run gateway and operators of the cluster this pod runs in.", context_settings=SETTINGS)
 @click.option("--enable", "enabled", multiple=True, type=click.Choice(["training", "inference"]), help="Which operators to run.")
 @click.option(
+    "--node-selector", "labels", multiple=True, metavar="KEY=VALUE", help="A label of the nodes that jobs and deployments may use."
+)
+@click.option(
     "--connection", type=click.Path(path_type=Path), default=CONNECTION, show_default=True, help="Folder with url, cluster, token, ca.crt."
 )
-def agent(enabled: Sequence[str], connection: Path) -> None:
+def agent(enabled: Sequence[str], labels: Sequence[str], connection: Path) -> None:
     import uvloop
 
+    from moorage.cli.extension import pairs
     from moorage.cli.run import log_to_stderr
 
     log_to_stderr()
-    uvloop.run(_serve(frozenset(enabled), connection))
+    uvloop.run(_serve(frozenset(enabled), pairs(labels, "--node-selector"), connection))
 
 
-async def _serve(enabled: frozenset[str], folder: Path) -> None:
+async def _serve(enabled: frozenset[str], pinned: Mapping[str, str], folder: Path) -> None:
     from prometheus_client import generate_latest
 
     from moorage.cli.run import pod_address, until_stopped
@@ -55,9 +59,9 @@ async def _serve(enabled: frozenset[str], folder: Path) -> None:
         informers = Informers(cluster)
         configs = []
         if "training" in enabled:
-            configs.append(training.config())
+            configs.append(training.config(pinned=pinned))
         if "inference" in enabled:
-            configs += [inference.config(), inference.endpoint_config()]
+            configs += [inference.config(pinned=pinned), inference.endpoint_config()]
         controllers = [Controller(cluster, config, informers=informers) for config in configs]
         async with asyncio.TaskGroup() as group:
             group.create_task(informers.run(), name="informers")

@@ -103,7 +103,10 @@ def agent_container(settings: ExtensionSettings) -> Manifest:
     return {
         "name": "agent",
         "command": ["moorage", "run", "agent"],
-        "args": [f"--enable={role}" for role in roles],
+        "args": [
+            *(f"--enable={role}" for role in roles),
+            *(f"--node-selector={key}={value}" for key, value in settings.node_selector.items()),
+        ],
         "ports": [{"name": "health", "containerPort": 8081}],
         "volumeMounts": [{"name": "connection", "mountPath": "/etc/moorage/connection", "readOnly": True}],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 from moorage.ids import label_value
 from moorage.inference import endpoint
 from moorage.inference.manifests import INSTANCE_LABEL
@@ -14,12 +17,12 @@ _OURS = "moorage.dev/deployment"
 _MANAGER = "moorage-inference"
 
 
-def config(namespace: str | None = None) -> ControllerConfig:
-    """The controller of OnlineDeployments in one namespace, or in all."""
+def config(namespace: str | None = None, *, pinned: Mapping[str, str] | None = None) -> ControllerConfig:
+    """The controller of OnlineDeployments in one namespace, or in all. `pinned`: labels of the nodes that workloads may use (`nodeSelector.KEY`)."""
     return ControllerConfig(
         name="inference",
         parent=ONLINE_DEPLOYMENT,
-        reconcile=reconcile,
+        reconcile=partial(reconcile, pinned=pinned or {}),
         manager=_MANAGER,
         children=(Child(CONFIG_MAP, labels=_OURS), Child(DEPLOYMENT, labels=_OURS), Child(SERVICE, labels=_OURS)),
         # The first key keeps other applications' pods, which carry the second too, out of memory.

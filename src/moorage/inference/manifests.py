@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moorage.errors import Invalid
@@ -34,8 +35,13 @@ class Rendered:
     replicas: int
 
 
-def desired(parent: Manifest, types: list[Manifest]) -> Rendered:
+def desired(parent: Manifest, types: list[Manifest], pinned: Mapping[str, str]) -> Rendered:
     """The objects of one OnlineDeployment.
+
+    Args:
+        parent: the OnlineDeployment.
+        types: InstanceTypes of the cluster.
+        pinned: labels of the nodes that the extension's settings allow.
 
     Raises:
         Invalid: unknown instance type, resources beyond it, no scoring script.
@@ -47,7 +53,7 @@ def desired(parent: Manifest, types: list[Manifest]) -> Rendered:
     labels = {**workload.labels(spec, "inference", own), INSTANCE_LABEL: name}
     metadata: Manifest = {"name": name, "namespace": namespace, "labels": labels}
     plan = workload.plan_config_map(metadata, _plan(spec))
-    pod = _pod(name, spec, instance)
+    pod = _pod(name, spec, instance, pinned)
     revision = digest(json.dumps([pod, plan["data"]], sort_keys=True), length=16)
     template = {"metadata": {"labels": labels, "annotations": {REVISION: revision}}, "spec": pod}
     replicas = replica_count(spec)
@@ -113,7 +119,7 @@ def _plan(spec: Manifest) -> Manifest:
     return plan
 
 
-def _pod(name: str, spec: Manifest, instance: InstanceType) -> Manifest:
+def _pod(name: str, spec: Manifest, instance: InstanceType, pinned: Mapping[str, str]) -> Manifest:
     if not spec.get("code"):
         raise Invalid(
             "The deployment has no code_configuration; give it a scoring script with init() and run(). Models that need none come with a later version.",
@@ -144,7 +150,7 @@ def _pod(name: str, spec: Manifest, instance: InstanceType) -> Manifest:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": max(30, math.ceil(_timeout(spec) / 1000) + 5),
-        "nodeSelector": workload.node_selector(instance),
+        "nodeSelector": workload.node_selector(instance, pinned),
         "tolerations": workload.tolerations(spec, instance),
         "initContainers": [
             *workload.environment_container(environment, instance),

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from moorage.errors import Invalid
 from moorage.inference import status as pods_status
@@ -17,6 +18,7 @@ from moorage.specs.condition import Condition, merge
 from moorage.specs.manifest import Manifest
 
 _MESSAGE_LIMIT = 8192
+_ANYWHERE: Mapping[str, str] = MappingProxyType({})
 _OF_THE_SERVER = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "ownerReferences", "selfLink")
 
 
@@ -27,12 +29,12 @@ class _State:
     message: str
 
 
-def reconcile(seen: Observed) -> Plan:
-    """The whole decision about one OnlineDeployment."""
+def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE) -> Plan:
+    """The whole decision about one OnlineDeployment. `pinned`: labels of the nodes that the extension's settings allow."""
     if seen.parent["metadata"].get("deletionTimestamp"):
         return Plan(status=None)
     try:
-        rendered = desired(seen.parent, list(seen.related.get("InstanceType", ())))
+        rendered = desired(seen.parent, list(seen.related.get("InstanceType", ())), pinned)
     except Invalid as error:
         # What serves now goes on serving; only the wish cannot be met.
         return _plan(seen, _kept(seen), _State("Failed", error.code, error.message))

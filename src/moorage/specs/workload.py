@@ -68,8 +68,9 @@ def tolerations(spec: Manifest, instance: InstanceType) -> list[Manifest]:
     return [*ours, *(dict(toleration) for toleration in instance.tolerations)]
 
 
-def node_selector(instance: InstanceType) -> dict[str, str]:
-    return {"kubernetes.io/os": "linux", **instance.node_selector}
+def node_selector(instance: InstanceType, pinned: Mapping[str, str]) -> dict[str, str]:
+    """Labels of nodes that may run a workload: where the extension is `pinned` to, and what the instance type says, which is closer to the job."""
+    return {"kubernetes.io/os": "linux", **pinned, **instance.node_selector}
 
 
 def prepared(environment: Manifest) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 from moorage.kube.configuration import Child, ControllerConfig, Labelled, Related, Update
 from moorage.kube.kinds import CONFIG_MAP, INSTANCE_TYPE, JOB, POD, PVC, TRAINING_JOB
 from moorage.specs.manifest import Manifest
@@ -11,12 +14,12 @@ from moorage.training.reconcile import reconcile
 _OURS = "moorage.dev/job"
 
 
-def config(namespace: str | None = None) -> ControllerConfig:
-    """The controller of TrainingJobs in one namespace, or in all."""
+def config(namespace: str | None = None, *, pinned: Mapping[str, str] | None = None) -> ControllerConfig:
+    """The controller of TrainingJobs in one namespace, or in all. `pinned`: labels of the nodes that workloads may use (`nodeSelector.KEY`)."""
     return ControllerConfig(
         name="training",
         parent=TRAINING_JOB,
-        reconcile=reconcile,
+        reconcile=partial(reconcile, pinned=pinned or {}),
         manager="moorage-training",
         children=(Child(JOB, labels=_OURS, update=Update.ON_DELETE), Child(CONFIG_MAP, labels=_OURS, update=Update.ON_DELETE)),
         # By label and not through the Job: pods outlive it for as long as they end, and a job is Canceled only once they are gone.

@@ -5,9 +5,10 @@ A Job that exists stays as it is: pod templates are immutable, so a changed inst
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from moorage.errors import Invalid
 from moorage.kube.reconcile import Observed, Plan
@@ -22,10 +23,11 @@ from moorage.training.template import Rendering, pod_template
 # Server-side fields and the owner, which the runtime sets; the rest of a living child is planned as it was found.
 _OF_THE_SERVER = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "ownerReferences", "selfLink", "finalizers")
 _MESSAGE_LIMIT = 8192
+_ANYWHERE: Mapping[str, str] = MappingProxyType({})
 
 
-def reconcile(seen: Observed) -> Plan:
-    """The whole decision about one TrainingJob."""
+def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE) -> Plan:
+    """The whole decision about one TrainingJob. `pinned`: labels of the nodes that the extension's settings allow."""
     earlier: Manifest = seen.parent.get("status") or {}
     if earlier.get("phase") in TERMINAL or seen.parent["metadata"].get("deletionTimestamp"):
         return Plan(status=None)
@@ -38,14 +40,14 @@ def reconcile(seen: Observed) -> Plan:
     if stop is not None:
         return _stopped(seen, job, pods, stop)
     try:
-        children = _kept(seen, job) if job else desired(seen)
+        children = _kept(seen, job) if job else desired(seen, pinned)
     except Invalid as error:
         return _plan(seen, (), Outcome("Failed", error.code, error.message))
     shared = [workload.environments_claim(_metadata(seen)["namespace"])] if workload.prepared(seen.parent["spec"]["environment"]) else []
     return replace(_plan(seen, children, outcome, requeue_after=_time_left(seen, outcome)), shared=shared)
 
 
-def desired(seen: Observed) -> list[Manifest]:
+def desired(seen: Observed, pinned: Mapping[str, str]) -> list[Manifest]:
     """The ConfigMap and the launcher's objects.
 
     Raises:
@@ -54,7 +56,7 @@ def desired(seen: Observed) -> list[Manifest]:
     spec = seen.parent["spec"]
     metadata = _metadata(seen)
     launch = launchers.choose(spec)
-    pod = pod_template(metadata["name"], spec, list(seen.related.get("InstanceType", ())), _claims(seen))
+    pod = pod_template(metadata["name"], spec, list(seen.related.get("InstanceType", ())), _claims(seen), pinned)
     return [workload.plan_config_map(metadata, job_plan(spec)), *launch(Rendering(metadata, spec, pod))]
 
 

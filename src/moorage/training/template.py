@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moorage.errors import Invalid
@@ -34,7 +35,7 @@ class Rendering:
     pod: Manifest
 
 
-def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claims) -> Manifest:
+def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claims, pinned: Mapping[str, str]) -> Manifest:
     """The pod template of job `name`.
 
     Args:
@@ -42,6 +43,7 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
         spec: its spec.
         types: InstanceTypes of the cluster.
         claims: what IT operations want mounted.
+        pinned: labels of the nodes that the extension's settings allow.
 
     Raises:
         Invalid: unknown instance type or reference, a size that is no quantity.
@@ -70,7 +72,7 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
-        "nodeSelector": workload.node_selector(instance),
+        "nodeSelector": workload.node_selector(instance, pinned),
         "tolerations": workload.tolerations(spec, instance),
         "initContainers": [
             *workload.environment_container(environment, instance),
