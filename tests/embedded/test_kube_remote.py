@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -138,29 +138,48 @@ class Peer:
         self.requests: list[bytes] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        if self.answers:
+            writer.write(self.answers.pop(0))
+            await writer.drain()
+
+
+@asynccontextmanager
+async def listening(
+    tmp_path: Path, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> AsyncIterator[Cluster]:
+    """A client of a server whose every connection is served by `serve` and closed in the end."""
+    open_connections: set[asyncio.Task[None]] = set()
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        open_connections.add(task)
         try:
-            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-            if self.answers:
-                writer.write(self.answers.pop(0))
-                await writer.drain()
+            await serve(reader, writer)
         finally:
             writer.close()
             await writer.wait_closed()
+            open_connections.discard(task)
+
+    server = await asyncio.start_server(connection, "127.0.0.1", 0)
+    path = tmp_path / "kubeconfig"
+    kubeconfigs.write(path, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", b"", "t")
+    cluster = remote.connect(path)
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+        server.close()
+        await server.wait_closed()
+        await asyncio.gather(*open_connections)
 
 
 @asynccontextmanager
 async def answering(tmp_path: Path, *answers: bytes) -> AsyncIterator[tuple[Cluster, Peer]]:
     peer = Peer(*answers)
-    server = await asyncio.start_server(peer, "127.0.0.1", 0)
-    path = tmp_path / "kubeconfig"
-    kubeconfigs.write(path, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", b"", "t")
-    cluster = remote.connect(path)
-    try:
+    async with listening(tmp_path, peer) as cluster:
         yield cluster, peer
-    finally:
-        await cluster.close()
-        server.close()
-        await server.wait_closed()
 
 
 def http(status: str, body: bytes, *headers: bytes) -> bytes:
@@ -219,15 +238,8 @@ async def test_a_watch_cut_in_the_middle_or_silent_is_unavailable(tmp_path: Path
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
         await reader.read()
-        writer.close()
-        await writer.wait_closed()
 
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    kubeconfigs.write(tmp_path / "kubeconfig", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", b"", "t")
-    cluster = remote.connect(tmp_path / "kubeconfig")
-    with refused(Unavailable):
-        async for _change in cluster.watch(CONFIG_MAP, since="5"):
-            pass
-    await cluster.close()
-    server.close()
-    await server.wait_closed()
+    async with listening(tmp_path, silent) as cluster:
+        with refused(Unavailable):
+            async for _change in cluster.watch(CONFIG_MAP, since="5"):
+                pass
