@@ -25,6 +25,7 @@ from moorage.embedded.registry import Registry, Target
 from moorage.embedded.tokens import TokenIssuer, User
 from moorage.embedded.writing import WriteVerbs, writer_of
 from moorage.errors import Invalid, MoorageError, NotFound, Unauthenticated
+from moorage.kube.kinds import SERVICE_ACCOUNT
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +88,17 @@ class Api:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("Unauthorized")
-        return self._issuer.authenticate(token.strip())
+        user = self._issuer.authenticate(token.strip())
+        if user.uid:
+            self._check_account(user)
+        return user
+
+    def _check_account(self, user: User) -> None:
+        """A service account's tokens end with it, also when another one of its name takes its place."""
+        _, _, namespace, name = user.name.split(":", 3)
+        found = self._registry.store.get(Target(self._registry.catalog.of(SERVICE_ACCOUNT), namespace, name).key)
+        if found is None or found.manifest()["metadata"]["uid"] != user.uid:
+            raise Unauthenticated("Unauthorized")
 
     def _target(self, request: Request) -> Target | None:
         """What the path addresses, checked against what the caller may do; None for discovery, health, reviews and the like."""

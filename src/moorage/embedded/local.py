@@ -120,9 +120,9 @@ class LocalCluster:
         options = deletion.DeleteOptions(grace=grace, propagation=propagation, uid=uid)
         await deletion.delete(self.registry, self._target(kind, name, namespace), options, self._writer())
 
-    async def bind(self, namespace: str, pod: str, node: str) -> Manifest:
-        """Assign a pod to a node, as POST pods/POD/binding does. Conflict when it is assigned or being deleted."""
-        return (await self.registry.bind(self._target(POD, pod, namespace), node, self._writer())).manifest()
+    async def bind(self, namespace: str, pod: str, node: str, *, uid: str = "") -> Manifest:
+        """Assign a pod to a node, as POST pods/POD/binding does. Conflict when it is assigned, being deleted, or not the one with `uid`."""
+        return (await self.registry.bind(self._target(POD, pod, namespace), node, self._writer(), uid=uid)).manifest()
 
     async def service_account_token(
         self,

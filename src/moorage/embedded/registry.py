@@ -220,9 +220,16 @@ class Registry:
         ownership.fields = owners
         apply.write_ownership(after, ownership)
 
-    async def bind(self, target: Target, node: str, writer: Writer) -> Entry:
-        """Assign a pod to a node, once: the `binding` subresource."""
+    async def bind(self, target: Target, node: str, writer: Writer, *, uid: str = "") -> Entry:
+        """Assign a pod to a node, once: the `binding` subresource. With `uid`, that very pod and none that has taken its name since."""
         pod = self._latest(target)
+        if uid and pod["metadata"]["uid"] != uid:
+            found = pod["metadata"]["uid"]
+            raise Conflict(
+                f'Operation cannot be fulfilled on pods/binding "{target.name}": Precondition failed: UID in precondition: {uid}, '
+                f"UID in object meta: {found}",
+                target=target.name,
+            )
         if pod["spec"].get("nodeName"):
             raise Conflict(
                 f'Operation cannot be fulfilled on pods/binding "{target.name}": pod {target.name} is already assigned to node "{pod["spec"]["nodeName"]}"',

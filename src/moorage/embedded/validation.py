@@ -14,6 +14,8 @@ from moorage.specs.manifest import Manifest
 
 _JOB_RESTARTS = ("OnFailure", "Never")
 _RESTARTS = ("Always", "OnFailure", "Never")
+_JOB_CONTROLLER = "kubernetes.io/job-controller"
+_JOB_UNSUPPORTED = ("backoffLimitPerIndex", "maxFailedIndexes", "successPolicy")
 _IMMUTABLE = "field is immutable"
 _SIMPLE_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
 
@@ -251,6 +253,16 @@ def _job(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
     if spec.get("manualSelector"):
         yield from _selects_template(spec)
     if before is None:
+        # A policy about failures that is silently ignored would end the job differently than its author decided.
+        for name in _JOB_UNSUPPORTED:
+            if spec.get(name) is not None:
+                yield Invalid("Forbidden: not supported by the embedded cluster", code="FieldValueForbidden", target=f"spec.{name}")
+        if spec.get("managedBy") not in (None, _JOB_CONTROLLER):
+            yield Invalid(
+                "Forbidden: another controller is not supported by the embedded cluster",
+                code="FieldValueForbidden",
+                target="spec.managedBy",
+            )
         return
     for name in ("selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
         if before["spec"].get(name) != spec.get(name):

@@ -82,7 +82,8 @@ class WriteVerbs:
         node = (body.get("target") or {}).get("name")
         if not node:
             raise Invalid("target.name: Required value", code="Invalid", target="target.name")
-        await self._registry.bind(Target(target.resource, target.namespace, target.name), node, writer_of(request))
+        uid = (body.get("metadata") or {}).get("uid") or ""
+        await self._registry.bind(Target(target.resource, target.namespace, target.name), node, writer_of(request), uid=uid)
         return answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 
     def _shown(self, request: Request, target: Target, entry: Entry, writer: Writer, status: int) -> Response:

@@ -12,7 +12,7 @@ import pytest
 from moorage.embedded.local import open_cluster
 from moorage.embedded.objects import Window, open_store
 from moorage.embedded.serve import serve_api
-from moorage.errors import Unavailable
+from moorage.errors import Conflict, Unavailable
 from moorage.kube.kinds import CONFIG_MAP, POD
 
 from .conftest import Keys, Served
@@ -31,6 +31,48 @@ async def test_no_token_or_a_wrong_one_is_unauthorized(served: Served) -> None:
             answer = await stranger.get("/api/v1/pods", headers=headers)
             assert (answer.status_code, answer.json()["reason"]) == (401, "Unauthorized")
         assert (await stranger.get("/healthz")).text == "ok"
+
+
+async def test_a_service_accounts_token_ends_with_the_account(served: Served, http: httpx2.AsyncClient) -> None:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "bob"}}
+    accounts, me = "/api/v1/namespaces/default/serviceaccounts", "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    await http.post(accounts, json=account)
+    token = (await http.post(f"{accounts}/bob/token", json={})).json()["status"]["token"]
+    headers = {"authorization": f"Bearer {token}"}
+    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, headers=headers) as bob:
+        assert (await bob.post(me, json={})).json()["status"]["userInfo"]["username"] == "system:serviceaccount:default:bob"
+        await http.delete(f"{accounts}/bob")
+        assert (await bob.post(me, json={})).status_code == 401
+        await http.post(accounts, json=account)
+        assert (await bob.post(me, json={})).status_code == 401, "another account of that name"
+
+
+async def test_binding_with_a_uid_leaves_a_pod_alone_that_took_the_name(http: httpx2.AsyncClient, served: Served) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    first = (await http.post(pods, json=pod)).json()["metadata"]["uid"]
+    await http.delete(f"{pods}/p")
+    second = (await http.post(pods, json=pod)).json()["metadata"]["uid"]
+
+    async def bind(uid: str) -> int:
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p", "uid": uid}, "target": {"kind": "Node", "name": "n"}}
+        return (await http.post(f"{pods}/p/binding", json=binding)).status_code
+
+    assert await bind(first) == 409
+    with pytest.raises(Conflict):
+        await served.cluster.bind("default", "p", "n", uid=first)
+    assert "nodeName" not in (await http.get(f"{pods}/p")).json()["spec"]
+    assert await bind(second) == 201
+
+
+@pytest.mark.parametrize("field", ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy", "managedBy"])
+async def test_what_the_job_controller_would_ignore_is_refused(http: httpx2.AsyncClient, field: str) -> None:
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
+    value = {"successPolicy": {"rules": [{"succeededCount": 1}]}, "managedBy": "example.com/other"}.get(field, 1)
+    spec = {"completionMode": "Indexed", "completions": 2, "parallelism": 2, "template": template, field: value}
+    answer = await http.post("/apis/batch/v1/namespaces/default/jobs", json={"metadata": {"name": "j"}, "spec": spec})
+    assert answer.status_code == 422
+    assert f"spec.{field}: " in answer.json()["message"] and "not supported by the embedded cluster" in answer.json()["message"]
 
 
 async def test_a_stale_write_is_refused_and_an_idle_one_changes_nothing(http: httpx2.AsyncClient) -> None:

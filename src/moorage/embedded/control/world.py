@@ -37,7 +37,7 @@ _PATIENCE = timedelta(seconds=5)
 class ControlPlane(Cluster, Protocol):
     """A cluster that also lets its scheduler bind."""
 
-    async def bind(self, namespace: str, pod: str, node: str) -> Manifest: ...
+    async def bind(self, namespace: str, pod: str, node: str, *, uid: str = "") -> Manifest: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class World:
 
     async def _bind(self, step: Bind) -> _Deed:
         namespace, name = key_of(step.pod)
-        return _Deed(POD, step.pod, await self.cluster.bind(namespace, name, step.node))
+        return _Deed(POD, step.pod, await self.cluster.bind(namespace, name, step.node, uid=uid_of(step.pod)))
 
     async def _create(self, step: Create) -> _Deed:
         try:
