@@ -115,6 +115,21 @@ async def test_what_cannot_run_is_refused_with_nothing_stored(service: Service) 
         await service.call("GET", "jobs/j1", status=404)
 
 
+async def test_the_sdks_mark_for_local_means_the_compute_of_that_name(service: Service) -> None:
+    agent = await service.attached()
+    marked = job_body(resources={"properties": {"IsLocal": {"IsLocal": True}}})
+    del marked["properties"]["computeId"]
+    async with agent.connected():
+        created = (await service.call("PUT", "jobs/j_1", marked, status=201))["properties"]
+        assert created["computeId"] == WS.child("computes", "local") and created["resources"] == marked["properties"]["resources"]
+        assert "Local" not in created["services"], "the SDK would run it on its own machine"
+        await agent.has("j_1")
+    await service.call("PUT", "jobs/j_1", marked)
+    del marked["properties"]["resources"]
+    refused = await service.call("PUT", "jobs/j_2", marked, status=400)
+    assert refused["error"]["target"] == "properties.computeId"
+
+
 async def test_the_output_of_one_job_is_the_input_of_the_next(service: Service) -> None:
     agent = await service.attached()
     async with agent.connected():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from moorage.clock import rfc3339, rfc3339_micro
 from moorage.errors import Conflict
+from moorage.ids import Workspace
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope
 from moorage.server.engine.jobs import state_of, with_state
 from moorage.server.engine.objects import TOPIC, name_of, unwant, want
@@ -33,7 +34,7 @@ _EDITABLE = ("displayName", "description", "tags", "properties", "isArchived")
 async def _put(call: Call) -> Answer:
     name = call.names["name"]
     check_job_name(name)
-    raw = call.properties()
+    raw = _with_compute(call.properties(), call.workspace)
     job = read_command_job(raw)
 
     def write(tx: Transaction) -> tuple[Resource, str, bool]:
@@ -45,6 +46,15 @@ async def _put(call: Call) -> Answer:
 
     stored, why, created = await call.services.store.write(write, actor=call.user.name)
     return Answer(render(call, stored, why), 201 if created else 200, {"ETag": stored.etag})
+
+
+def _with_compute(raw: Manifest, workspace: Workspace) -> Manifest:
+    """The job with the compute it means: the SDK keeps the name `local` to itself and sends a mark in the resources in place of its id."""
+    resources = raw.get("resources")
+    marks = resources.get("properties") if isinstance(resources, dict) else None
+    if raw.get("computeId") or not isinstance(marks, dict) or not marks.get("IsLocal"):
+        return raw
+    return {**raw, "computeId": f"{workspace.id}/computes/local"}
 
 
 def _submit(tx: Transaction, key: ResourceKey, raw: Manifest, job: CommandJob) -> Resource:
