@@ -23,7 +23,10 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, router: Router) -> None:
         self.peer = ""
         self.last_activity = router.loop.time()
+        # Whether `data_received` is at work; exchanges put off what they write until it calls their `flush`.
+        self.reading = False
         self._router = router
+        self._limits = router.limits
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Exchange] = deque()
@@ -104,6 +107,7 @@ class ClientConnection(asyncio.Protocol):
         if self._broken:
             return
         self.last_activity = self._router.loop.time()
+        self.reading = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -111,6 +115,10 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             if not self._broken:
                 self._refuse_connection(400, "This is not a valid HTTP request.")
+        finally:
+            self.reading = False
+            if self._current is not None:
+                self._current.flush()
 
     def eof_received(self) -> bool:
         return False
@@ -133,12 +141,14 @@ class ClientConnection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._count(len(url))
+        self._header_bytes += len(url)
+        if self._header_bytes > self._limits.header_bytes:
+            self._too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
-        self._count(len(name) + len(value))
-        if len(self._headers) > self._router.limits.headers:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > self._limits.header_bytes or len(self._headers) > self._limits.headers:
             self._too_large()
 
     def on_headers_complete(self) -> None:
@@ -176,11 +186,6 @@ class ClientConnection(asyncio.Protocol):
             self._current = self._waiting.popleft()
             self.let_go(self._current)
             self._current.begin()
-
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self._router.limits.header_bytes:
-            self._too_large()
 
     def _too_large(self) -> None:
         if not self._broken:

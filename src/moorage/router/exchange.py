@@ -39,7 +39,9 @@ _HOP_BY_HOP = frozenset(
     )
 )
 # Not passed on: the endpoint's key is none of the model's business, and the router answers Expect itself.
-_WITHHELD = _HOP_BY_HOP | {b"authorization", b"expect", b"content-length", b"x-request-id", b"azureml-model-deployment"}
+_WITHHELD = _HOP_BY_HOP | {b"host", b"authorization", b"expect", b"content-length", b"x-request-id", b"azureml-model-deployment"}
+# Not passed back: the router says these itself.
+_KEPT_BACK = _HOP_BY_HOP | {b"server", b"x-request-id"}
 _REASONS = {Refusal.QUEUE_FULL: 429, Refusal.WAITED_TOO_LONG: 503, Refusal.NO_REPLICA: 503}
 
 
@@ -72,6 +74,9 @@ class Exchange:
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._head_sent = False
+        # What one turn of the parsers yields goes out in one write each way: a system call costs as much as all of the rest.
+        self._asking: list[bytes] | None = None
+        self._answering: list[bytes] | None = None
         self._attempts = 0
         self._tried: frozenset[tuple[str, int]] = frozenset()
         self.record = AccessRecord("", "", time.time(), client=client.peer, method=method.decode("ascii", "replace"))
@@ -168,6 +173,12 @@ class Exchange:
         if self._upstream is not None:
             self._end_request()
 
+    def flush(self) -> None:
+        """Everything that came in at once has been read."""
+        asking, self._asking = self._asking, None
+        if asking is not None and self._upstream is not None:
+            self._upstream.write(b"".join(asking))
+
     def gone(self) -> None:
         """The client has gone. What waits is given up; what runs is drained, so that its slot stays exact."""
         self.client = None
@@ -248,8 +259,8 @@ class Exchange:
         head = [self._prefix, b"host: ", host, b"\r\nx-request-id: ", self.record.request_id.encode("latin-1", "replace")]
         head += [b"\r\nazureml-model-deployment: ", self.record.deployment.encode(), b"\r\n"]
         for name, value in self._headers:
-            if name.lower() not in _WITHHELD and name.lower() != b"host":
-                head += [name, b": ", value, b"\r\n"]
+            if name.lower() not in _WITHHELD:
+                head += (name, b": ", value, b"\r\n")
         if self._length is not None:
             head.append(b"content-length: %d\r\n" % self._length)
         elif self._chunked_in:
@@ -260,7 +271,10 @@ class Exchange:
             head += [framed(data) for data in buffered]
         else:
             head += buffered
-        connection.write(b"".join(head))
+        if self.client is not None and self.client.reading:
+            self._asking = head
+        else:
+            connection.write(b"".join(head))
         if self.received_all:
             self._end_request()
         elif self.client is not None:
@@ -268,12 +282,20 @@ class Exchange:
 
     def _send(self, data: bytes) -> None:
         assert self._upstream is not None
-        self._upstream.write(framed(data) if self._chunked_in and self._length is None else data)
+        framing = self._chunked_in and self._length is None
+        self._write_request(framed(data) if framing else data)
+
+    def _write_request(self, data: bytes) -> None:
+        assert self._upstream is not None
+        if self._asking is not None:
+            self._asking.append(data)
+        else:
+            self._upstream.write(data)
 
     def _end_request(self) -> None:
         assert self._upstream is not None
         if self._chunked_in and self._length is None:
-            self._upstream.write(b"0\r\n\r\n")
+            self._write_request(b"0\r\n\r\n")
         self._upstream.request_complete()
 
     # Answer side, called by UpstreamConnection
@@ -283,13 +305,17 @@ class Exchange:
         if self.client is None or self.answered:
             return
         self.record.status = 200 if status == 200 else 424
-        length = next((value for name, value in headers if name.lower() == b"content-length"), None)
         lines = [status_line(self.record.status)]
+        length, reason = None, b""
         for name, value in headers:
-            if name.lower() not in _HOP_BY_HOP and name.lower() not in (b"server", b"x-request-id"):
-                lines += [name, b": ", value, b"\r\n"]
+            if name in _KEPT_BACK:
+                continue
+            lines += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                length = value
+            elif name == b"x-ms-run-function-failed":
+                reason = value
         if status != 200:
-            reason = next((value for name, value in headers if name.lower() == b"x-ms-run-function-failed"), b"")
             said = b"run() failed" if reason.lower() == b"true" else b"the model answered " + str(status).encode()
             lines += [b"ms-azureml-model-error-statuscode: ", str(status).encode(), b"\r\nms-azureml-model-error-reason: ", said, b"\r\n"]
             self.record.error = said.decode()
@@ -298,13 +324,20 @@ class Exchange:
             self.closing = True
         if self._chunked_out:
             lines.append(b"transfer-encoding: chunked\r\n")
-        self._write_head(lines)
+        self._answering = self._head(lines)
 
     def answer_body(self, data: bytes) -> None:
         if self.client is None or self.answered:
             return
         self.record.sent_bytes += len(data)
-        self.client.write(framed(data) if self._chunked_out else data)
+        if self._answering is None:
+            self._answering = []
+        self._answering.append(framed(data) if self._chunked_out else data)
+
+    def answer_flush(self) -> None:
+        answering, self._answering = self._answering, None
+        if answering is not None and self.client is not None and not self.answered:
+            self.client.write(b"".join(answering))
 
     def answer_complete(self) -> None:
         self._upstream = None
@@ -312,8 +345,9 @@ class Exchange:
         self._release()
         if self.answered:
             return
-        if self.client is not None and self._chunked_out:
-            self.client.write(b"0\r\n\r\n")
+        if self._chunked_out:
+            self._answering = [*(self._answering or ()), b"0\r\n\r\n"]
+        self.answer_flush()
         self._finish()
 
     def answer_broken(self, *, untouched: bool) -> None:
@@ -371,28 +405,24 @@ class Exchange:
             # What is left of a large body is not worth reading; a small rest is, and the connection stays.
             if not self.received_all and (self._length is None or self._length > REPLAY_BYTES):
                 self.closing = True
-            self._write_head(lines, body)
+            self.client.write(b"".join([*self._head(lines), body]))
         self._finish()
 
-    def _write_head(self, lines: Sequence[bytes], body: bytes = b"") -> None:
-        assert self.client is not None
+    def _head(self, lines: Sequence[bytes]) -> list[bytes]:
+        """A whole answer's head: the given lines and what every answer of ours says."""
         self._head_sent = True
         self.closing = self.closing or self._router.draining
         keep = self.keep_alive and not self.closing
-        extra = [
-            b"x-ms-request-id: ",
-            self.record.request_id.encode("latin-1", "replace"),
-            b"\r\nx-request-id: ",
-            self.record.request_id.encode("latin-1", "replace"),
-            b"\r\n",
-        ]
+        request_id = self.record.request_id.encode("latin-1", "replace")
+        head = [*lines, b"x-ms-request-id: ", request_id, b"\r\nx-request-id: ", request_id, b"\r\n"]
         if self.record.deployment:
-            extra += [b"azureml-model-deployment: ", self.record.deployment.encode(), b"\r\n"]
+            head += [b"azureml-model-deployment: ", self.record.deployment.encode(), b"\r\n"]
         if not keep:
-            extra.append(b"connection: close\r\n")
+            head.append(b"connection: close\r\n")
         elif not self.http11:
-            extra.append(b"connection: keep-alive\r\n")
-        self.client.write(b"".join([*lines, *extra, b"\r\n", body]))
+            head.append(b"connection: keep-alive\r\n")
+        head.append(b"\r\n")
+        return head
 
     def _finish(self) -> None:
         self.answered = True

@@ -16,11 +16,15 @@ IDLE_PER_REPLICA = 64
 
 
 class Answered(Protocol):
-    """Who sent the request: told of the answer piece by piece, and of its end exactly once."""
+    """Who sent the request: told of the answer piece by piece, and of its end exactly once. `answer_flush` says that no more comes just now."""
 
-    def answer_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...
+    def answer_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Header names come in lower case."""
+        ...
 
     def answer_body(self, data: bytes) -> None: ...
+
+    def answer_flush(self) -> None: ...
 
     def answer_complete(self) -> None: ...
 
@@ -99,18 +103,21 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
 
     def data_received(self, data: bytes) -> None:
-        if self.owner is None:
+        owner = self.owner
+        if owner is None:
             # Bytes nobody asked for: the replica is confused, and so would the next request be.
             self.close()
             return
         self._touched = True
         try:
             self._parser.feed_data(data)
+            owner.answer_flush()
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            owner = self.owner
+            # It may have had its answer already, and what follows is nobody's.
+            left = self.owner
             self.close()
-            if owner is not None:
-                owner.answer_broken(untouched=False)
+            if left is not None:
+                left.answer_broken(untouched=False)
 
     def eof_received(self) -> bool:
         return False
@@ -141,15 +148,15 @@ class UpstreamConnection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self._headers = []
             return
-        names = {name.lower() for name, _ in self._headers}
-        self._until_end = b"content-length" not in names and b"transfer-encoding" not in names and status not in (204, 304)
+        framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self._headers)
+        self._until_end = not framed and status not in (204, 304)
         self._keep = self._parser.should_keep_alive()
         if self.owner is not None:
             self.owner.answer_head(status, self._headers)
