@@ -31,6 +31,7 @@ from moorage.testing.builders import (
 from moorage.testing.memory import in_memory_cluster
 from moorage.testing.workspace import WorkspacePeer
 from moorage.testing.world import exists, until, until_gone
+from moorage.wire.gateway import FINISHED
 
 JOB = ("TrainingJob", "default", "j")
 
@@ -92,6 +93,39 @@ async def test_a_changed_wish_is_applied_and_a_stray_change_is_undone(cluster: C
         await until(cluster, TRAINING_JOB, "j", "default", lambda job: job["spec"]["command"] == "two")
         await cluster.delete(TRAINING_JOB, "j", "default")
         await until(cluster, TRAINING_JOB, "j", "default", lambda job: job["spec"]["command"] == "two")
+
+
+async def test_a_finished_job_that_somebody_deleted_is_not_run_again_even_by_a_new_agent(cluster: Cluster, peer: WorkspacePeer) -> None:
+    finished = a_training_job("j")
+    finished["metadata"]["annotations"] = {FINISHED: "true"}
+    await peer.want(a_training_job("j"))
+    async with linked(cluster, peer):
+        await until(cluster, TRAINING_JOB, "j", "default", lambda job: True)
+        await peer.want(finished)
+        await until(cluster, TRAINING_JOB, "j", "default", lambda job: FINISHED in job["metadata"].get("annotations", {}))
+        await cluster.delete(TRAINING_JOB, "j", "default")
+        await until_gone(cluster, TRAINING_JOB, "j", "default")
+        await peer.want(a_training_job("later"))
+        await until(cluster, TRAINING_JOB, "later", "default", lambda job: True)
+    async with linked(cluster, peer):
+        await peer.want(a_training_job("latest"))
+        await until(cluster, TRAINING_JOB, "latest", "default", lambda job: True)
+        assert not await exists(cluster, TRAINING_JOB, "j", "default")
+
+
+async def test_a_status_names_the_wish_that_the_object_carries_out(cluster: Cluster, peer: WorkspacePeer) -> None:
+    async with linked(cluster, peer):
+        await peer.want(a_training_job("j", command="one"))
+        await peer.until(lambda: JOB in peer.statuses and peer.statuses[JOB].revision == 1)
+        await peer.want(a_training_job("j", command="two"))
+        await peer.until(lambda: peer.statuses[JOB].revision == 2)
+        changed = peer.statuses[JOB].generation
+        await peer.want(a_training_job("j", command="two"))  # a later wish that changes nothing in the cluster
+        await peer.until(lambda: peer.statuses[JOB].revision == 3)
+        assert peer.statuses[JOB].generation == changed
+    async with linked(cluster, peer):
+        peer.statuses.clear()
+        await peer.until(lambda: JOB in peer.statuses and peer.statuses[JOB].revision == 3)
 
 
 async def test_a_missing_namespace_is_made(cluster: Cluster, peer: WorkspacePeer) -> None:

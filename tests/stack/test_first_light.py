@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("stack"
 
 
 def test_the_main_job_trains_serves_and_scores(stack: Stack) -> None:
-    from moorage.cli.steps import Steps  # noqa: F401  the tour is run below as users run it
-
     job = "digits-first"
     streamed = stack.ok("job", "create", "-f", str(EXAMPLE / "train.yml"), "--name", job, "--stream", timeout=240)
     assert "accuracy on the held-out ones" in streamed.out + streamed.err
@@ -67,3 +66,13 @@ spec:
     stack.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/counting", "--timeout=30s")
     assert stack.kubectl("logs", "-f", "counting").out == "line 1\nline 2\nline 3\n"
     assert stack.kubectl("delete", "pod", "counting", "--timeout=30s").code == 0
+
+
+def test_a_finished_job_deleted_with_kubectl_does_not_run_again(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "job.yml"
+    file.write_text("type: command\ncommand: 'true'\nenvironment: {image: python:3.11}\ncompute: azureml:local\n")
+    for name in ("cleaned-up", "next"):
+        stack.ok("job", "create", "-f", str(file), "--name", name, "--stream")
+        stack.kubectl("delete", "trainingjob", "--all", "--timeout=30s")
+    assert stack.kubectl("get", "trainingjobs,jobs.batch", "-o", "name").out == ""
+    assert stack.job_status("cleaned-up") == "Completed"

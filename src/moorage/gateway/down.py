@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import orjson
@@ -22,7 +23,7 @@ from moorage.kube.kinds import NAMESPACE
 from moorage.kube.metadata import is_deleting, uid_of
 from moorage.kube.queue import WorkQueue
 from moorage.specs.manifest import Manifest
-from moorage.wire.gateway import Ask, DesiredType
+from moorage.wire.gateway import FINISHED, Ask, DesiredType
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +95,26 @@ class Stream:
 SYNCED = Target("", "", "")
 
 
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What was last applied to an object, and what the object was then."""
+
+    digest: bytes
+    uid: str
+    generation: int
+    revision: int
+
+    def holds(self, digest: bytes, live: Manifest) -> bool:
+        """Whether `live` still is what came of applying a manifest with this digest."""
+        return self.digest == digest and self.uid == uid_of(live) and self.generation >= _generation(live)
+
+
 class Converger:
     """Makes the cluster's desired objects be what `desired` says.
 
     Args:
         changing: awaited with the target, its live object and the wanted one before a live object is changed.
+        carried: called with a target whose live object has come to carry out a later wish.
     """
 
     def __init__(
@@ -108,15 +124,17 @@ class Converger:
         informers: Mapping[str, Informer],
         outbox: Outbox,
         changing: Callable[[Target, Manifest, Manifest], Awaitable[None]],
+        carried: Callable[[Target], None],
     ) -> None:
         self._cluster = cluster
         self._changing = changing
+        self._carried = carried
         self._desired = desired
         self._informers = informers
         self._outbox = outbox
         self._queue: WorkQueue[Target] = WorkQueue(initial=timedelta(milliseconds=100), maximum=timedelta(minutes=1))
-        self._applied: dict[Target, tuple[bytes, str, int]] = {}  # what was applied: digest, uid, generation
-        self._said: dict[Target, str] = {}  # the last refusal reported of each
+        self._applied: dict[Target, _Applied] = {}
+        self._said: dict[Target, tuple[int, str]] = {}  # the last refusal reported of each, and of which revision
         for informer in informers.values():
             informer.subscribe(self._seen)
 
@@ -131,6 +149,11 @@ class Converger:
             self._queue.add(target)
         else:
             log.warning("the workspace wants %s, a kind this agent does not know; it needs an upgrade", target)
+
+    def revision(self, live: Manifest) -> int:
+        """The revision at which the workspace wanted an object as `live` has it; 0 when a later one is on its way or none is known."""
+        known = self._applied.get(target_of(live))
+        return known.revision if known is not None and known.uid == uid_of(live) and known.generation <= _generation(live) else 0
 
     def _seen(self, old: Manifest | None, new: Manifest | None) -> None:
         for manifest in (new, old):
@@ -148,12 +171,13 @@ class Converger:
 
     async def _work(self) -> None:
         while (target := await self._queue.get()) is not None:
+            revision = self._desired.revision(target)
             try:
                 await self._converge(target)
             except MoorageError as error:
                 pause = self._queue.retry(target)
                 log.warning("%s %s/%s: %s; again in %.1f s", *target, error, pause.total_seconds())
-                self._tell_refusal(target, error)
+                self._tell_refusal(target, error, revision)
             else:
                 self._queue.forget(target)
                 self._said.pop(target, None)
@@ -164,9 +188,14 @@ class Converger:
         live = self._informers[target.kind].get(target.name, target.namespace)
         wanted = self._desired.get(target)
         if wanted is not None:
+            if live is None and FINISHED in (wanted["metadata"].get("annotations") or {}):
+                return  # it has run, and somebody cleaned up
             if live is None or not is_deleting(live):  # once a deleting one is gone, its disappearance wakes us
                 await self._apply(target, wanted, live)
         elif self._desired.unwanted(target):
+            if live is None and target in self._applied:
+                # Perhaps made a moment ago and not yet seen: only the cluster knows that it is gone.
+                live = await self._find(target)
             self._applied.pop(target, None)
             if live is None:
                 self._outbox.gone(target)
@@ -174,9 +203,11 @@ class Converger:
                 await self._delete(target, live)
 
     async def _apply(self, target: Target, wanted: Manifest, live: Manifest | None) -> None:
+        revision = self._desired.revision(target)
         digest = hashlib.blake2b(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
         known = self._applied.get(target)
-        if known is not None and live is not None and known[:2] == (digest, uid_of(live)) and known[2] >= _generation(live):
+        if known is not None and live is not None and known.holds(digest, live):
+            self._note(target, replace(known, revision=revision))
             return
         kind = KINDS[target.kind]
         if live is not None:
@@ -187,7 +218,19 @@ class Converger:
             if not await self._make_namespace(target.namespace):
                 raise
             made = await self._cluster.apply(kind, wanted, manager=MANAGER)
-        self._applied[target] = digest, uid_of(made), _generation(made)
+        self._note(target, _Applied(digest, uid_of(made), _generation(made), revision))
+
+    def _note(self, target: Target, applied: _Applied) -> None:
+        before = self._applied.get(target)
+        self._applied[target] = applied
+        if before is None or before.revision != applied.revision:
+            self._carried(target)
+
+    async def _find(self, target: Target) -> Manifest | None:
+        try:
+            return await self._cluster.get(KINDS[target.kind], target.name, target.namespace)
+        except NotFound:
+            return None
 
     async def _make_namespace(self, name: str) -> bool:
         """Whether the namespace was missing and is there now."""
@@ -211,11 +254,11 @@ class Converger:
         except Conflict as error:
             log.debug("%s: %s", target, error)  # another object has the name by now; its appearance wakes us
 
-    def _tell_refusal(self, target: Target, error: MoorageError) -> None:
-        """Let whoever waits for the object know why it does not come; each reason once."""
-        if self._desired.get(target) is not None and self._said.get(target) != str(error):
-            self._said[target] = str(error)
-            self._outbox.refused(target, error, final=isinstance(error, Invalid))
+    def _tell_refusal(self, target: Target, error: MoorageError, revision: int) -> None:
+        """Let whoever waits for the object know why it does not come; each reason once for each wish."""
+        if self._desired.get(target) is not None and self._said.get(target) != (revision, str(error)):
+            self._said[target] = revision, str(error)
+            self._outbox.refused(target, error, revision=revision, final=isinstance(error, Invalid))
 
 
 def _generation(manifest: Manifest) -> int:

@@ -21,6 +21,8 @@ from moorage.specs.manifest import Manifest
 PREFIX = "/gateway/v1/clusters"
 # A blank line this often keeps proxies from cutting an idle stream, and tells the agent that the service lives.
 HEARTBEAT_SECONDS = 10
+# Annotation of a desired object that has done its work: whoever deletes it in the cluster wants it gone, and it is not made anew.
+FINISHED = "moorage.dev/finished"
 
 
 class _Body(BaseModel):
@@ -69,6 +71,8 @@ class StatusReport(_Body):
     uid: str
     generation: int
     status: Manifest
+    # The revision of the DesiredEvent that the cluster's object carries; 0 while that is not known; None: the agent does not tell.
+    revision: int | None = None
     # True once every log chunk of this job has been acknowledged: the workspace makes a job terminal only then.
     logs_complete: bool = Field(False, alias="logsComplete")
 

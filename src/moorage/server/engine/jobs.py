@@ -13,6 +13,7 @@ from moorage.server.resources.models import MODELS
 from moorage.specs.jobs import JobStatus
 from moorage.specs.manifest import Manifest
 from moorage.store import ClusterEvent, DesiredObject, Resource, ResourceKey, Transaction
+from moorage.wire.gateway import FINISHED
 from moorage.wire.jobs import JobOutput
 from moorage.wire.runs import JobState, observe
 
@@ -48,6 +49,14 @@ def settle_job(tx: Transaction, object: DesiredObject) -> None:
     tx.resources.update(job, state=with_state(job, after))
     if after.is_terminal:
         tx.touch(TOPIC)
+        if not before.is_terminal and object.object is not None:
+            tx.desired.apply(object.cluster, object.name, _finished(object.object), object.owner)
+
+
+def _finished(manifest: Manifest) -> Manifest:
+    """The desired object marked as done, so that an agent does not run it again after somebody deleted it in the cluster."""
+    metadata = manifest["metadata"]
+    return {**manifest, "metadata": {**metadata, "annotations": {**(metadata.get("annotations") or {}), FINISHED: "true"}}}
 
 
 def _removed(state: JobState, now: datetime) -> JobState:
