@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -71,9 +74,9 @@ def slice_of(*ports: int) -> list[Manifest]:
     ]
 
 
-async def serve(cluster: LocalCluster, *ports: int) -> str:
+async def serve(cluster: LocalCluster, *ports: int, at: int = 0) -> str:
     """Make Service `web` with these endpoints; its published address."""
-    spec = {"type": "ClusterIP", "clusterIP": "127.96.7.9", "ports": [{"name": "http", "port": free_port(), "targetPort": 80}]}
+    spec = {"type": "ClusterIP", "clusterIP": "127.96.7.9", "ports": [{"name": "http", "port": at or free_port(), "targetPort": 80}]}
     await cluster.create(SERVICE, {"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
     for item in slice_of(*ports):
         await cluster.create(ENDPOINT_SLICE, item)
@@ -139,6 +142,26 @@ async def test_without_endpoints_the_connection_ends_and_with_the_service_the_li
                     await ask(address)
                 except ConnectionRefusedError:
                     break
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[None]:
+    """Without the right to open ports below 1024."""
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80:
+        pytest.skip("every user may open every port here")
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(was)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such addresses, and let everybody open the port")
+async def test_a_port_that_this_user_may_not_open_is_opened_higher_on_the_same_address(cluster: LocalCluster, ordinary_user: None) -> None:
+    async with proxied(cluster), backend(b"a") as alive:
+        address = await serve(cluster, alive, at=80)
+        assert address == "127.96.7.9:8080"
+        assert await ask(address) == b"a:x\n"
 
 
 def test_endpoints_that_end_serve_only_while_there_are_no_others() -> None:

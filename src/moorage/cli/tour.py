@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from moorage.cli.steps import Steps
-from moorage.errors import Invalid, MoorageError
+from moorage.errors import Invalid, MoorageError, Unavailable
 
 _FILES = ("train.yml", "endpoint.yml", "deployment.yml")
 _ENDPOINT = "digits"
@@ -116,7 +116,10 @@ def _score(held_out: Path) -> tuple[int, int]:
     right = 0
     with httpx2.Client(timeout=30, trust_env=False, headers={"Authorization": f"Bearer {key}"}) as scoring:
         for begin in range(0, len(wanted["digits"]), _BATCH):
-            answer: Any = scoring.post(uri, json={"images": wanted["images"][begin : begin + _BATCH]})
+            try:
+                answer: Any = scoring.post(uri, json={"images": wanted["images"][begin : begin + _BATCH]})
+            except httpx2.TransportError as error:
+                raise Unavailable(f"Scoring at {uri} got no answer: {error}.", code="CannotReachEndpoint") from error
             if answer.status_code != 200:
                 raise MoorageError(f"Scoring answered {answer.status_code}: {answer.text[:300]}", code="ScoringFailed")
             named = answer.json()["digits"]

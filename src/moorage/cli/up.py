@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -194,8 +198,10 @@ def _undone_when_interrupted(home: Home, *, begun: bool) -> Iterator[None]:
 
 
 def _farewell(home: Home, settings: StackSettings, steps: Steps, *, toured: bool) -> None:
-    lines = [
-        f"Ready after {steps.total()}. Try:",
+    lines = [f"Ready after {steps.total()}. Try:"]
+    if shutil.which("moorage") is None:
+        lines.append(f"  source {shlex.quote(str(Path(sys.executable).parent / 'activate'))}     puts moorage on the path")
+    lines += [
         "  moorage compute show -n local              what your jobs run on",
         "  moorage job create -f examples/digits/train.yml --stream",
         "  moorage job list                           and what became of them",

@@ -11,6 +11,8 @@ from moorage.wire.gateway import InventoryReport, NodeInfo
 
 # Parts of a gitVersion that name who built it, e.g. v1.33.2+k3s1.
 _DISTRIBUTIONS = ("k3s", "rke2", "eks", "gke", "moorage", "vmware")
+# Where the embedded cluster listens for a Service when its own port is refused to this user (docs/internals/seams.md).
+_ADDRESS = "moorage.dev/address"
 _LABELS = {"kubernetes.azure.com/cluster": "aks", "node.openshift.io/os_id": "openshift", "microk8s.io/cluster": "microk8s"}
 
 
@@ -80,6 +82,8 @@ def router_url(service: Manifest | None, nodes: Sequence[Manifest]) -> str:
             host = _node_address(nodes)
             return f"{scheme}://{_bracketed(host)}:{port['nodePort']}" if host and port.get("nodePort") else ""
         case _:
+            if address := (service["metadata"].get("annotations") or {}).get(_ADDRESS):
+                return f"{scheme}://{address}"
             host = spec.get("clusterIP") or ""
             return f"{scheme}://{_bracketed(host)}:{port['port']}" if host and host != "None" else ""
 

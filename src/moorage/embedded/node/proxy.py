@@ -26,6 +26,8 @@ _CHUNK = 1 << 16
 _BACKLOG = 512
 _ACCEPT_PAUSE = timedelta(milliseconds=100)
 _LOOPBACK = "127.0.0.1"
+# A port below 1024 that this user may not open is opened this much higher on the same address, so that it is the same after every start.
+_UNPRIVILEGED_OFFSET = 8000
 
 Address = tuple[str, int]
 Key = tuple[str, str]
@@ -234,16 +236,24 @@ class ServiceProxy:
         host, port = place
         try:
             forward.listen(host, 0 if self._single and port else port)
+            return forward
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EADDRNOTAVAIL, errno.EPERM):
-                await self._complain(service, f"{host}:{port} cannot be listened on: {error.strerror}")
+                await self._complain(service, "FailedListen", f"{host}:{port} cannot be listened on: {error.strerror}")
                 return None
-            try:
-                forward.listen(_LOOPBACK, 0)
-            except OSError as second:
-                await self._complain(service, f"neither {host}:{port} nor a port of {_LOOPBACK} can be listened on: {second.strerror}")
-                return None
-        return forward
+            why = error.strerror
+        taken = {each["port"] for each in service["spec"].get("ports") or ()}
+        others: list[Address] = [(_LOOPBACK, 0)]
+        if port + _UNPRIVILEGED_OFFSET not in taken:
+            others.insert(0, (host, port + _UNPRIVILEGED_OFFSET))
+        for other in others:
+            with contextlib.suppress(OSError):
+                forward.listen(*other)
+                where = f"{forward.address[0]}:{forward.address[1]}"
+                await self._complain(service, "ListensElsewhere", f"{host}:{port} cannot be listened on ({why}); it is reached at {where}.")
+                return forward
+        await self._complain(service, "FailedListen", f"neither {host}:{port} nor another port can be listened on: {why}")
+        return None
 
     async def _publish(self, service: Manifest, forwards: Mapping[Address, _Forward], places: Sequence[Address]) -> None:
         """Say where the Service's first port is really reached, and give a LoadBalancer its address."""
@@ -263,9 +273,9 @@ class ServiceProxy:
         except MoorageError as error:
             log.warning("address of Service %s/%s is not published: %s", metadata["namespace"], metadata["name"], error)
 
-    async def _complain(self, service: Manifest, message: str) -> None:
+    async def _complain(self, service: Manifest, reason: str, message: str) -> None:
         try:
-            await self._recorder.record(service, "Warning", "FailedListen", message, again=False)
+            await self._recorder.record(service, "Warning", reason, message, again=False)
         except MoorageError as error:
             log.warning("%s (and the event was lost: %s)", message, error)
 
