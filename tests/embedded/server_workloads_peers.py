@@ -145,6 +145,7 @@ class Agent:
     token: str
     objects: dict[str, Any] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
+    revisions: dict[str, int] = field(default_factory=dict)
     deleted: list[Any] = field(default_factory=list)
     asks: list[Any] = field(default_factory=list)
     resets: int = 0
@@ -187,6 +188,7 @@ class Agent:
                 if self.objects.get(name, {}).get("spec") != event["object"]["spec"]:
                     self.generations[name] = self.generations.get(name, 0) + 1
                 self.objects[name] = event["object"]
+                self.revisions[name] = event["revision"]
             case "DELETE":
                 self.objects.pop(event["key"]["name"], None)
                 self.deleted.append(event["key"])

@@ -85,6 +85,27 @@ async def test_keys_reach_the_cluster_as_digests_and_change_when_made_anew(servi
         await service.call("POST", "onlineEndpoints/digits/token", status=400)
 
 
+async def test_of_two_quick_updates_the_second_does_not_end_with_the_firsts_status(service: Service) -> None:
+    agent = await service.attached()
+    async with agent.connected():
+        await served(service, agent)
+        name = kube_name(WS, "digits", "blue")
+        await service.operation("PUT", "onlineEndpoints/digits/deployments/blue", deployment_body(environmentVariables={"N": "1"}))
+        await agent.until(lambda agent: agent.objects[name]["spec"].get("environmentVariables") == {"N": "1"})
+        first = agent.revisions[name]
+        operation = await service.operation(
+            "PUT", "onlineEndpoints/digits/deployments/blue", deployment_body(environmentVariables={"N": "2"})
+        )
+        await agent.until(lambda agent: agent.objects[name]["spec"].get("environmentVariables") == {"N": "2"})
+        done = agent.status(await agent.has("digits", "blue"), {"phase": "Succeeded"})
+        await agent.report({**done, "generation": 2, "status": {**done["status"], "observedGeneration": 2}, "revision": first})
+        assert (await service.call("GET", operation))["status"] == "InProgress"
+        await agent.report(
+            {**done, "generation": 3, "status": {**done["status"], "observedGeneration": 3}, "revision": agent.revisions[name]}
+        )
+        assert (await service.ended(operation))["status"] == "Succeeded"
+
+
 async def test_a_failed_deployment_ends_its_operation_with_the_traceback(service: Service) -> None:
     agent = await service.attached()
     async with agent.connected():

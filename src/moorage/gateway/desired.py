@@ -37,6 +37,7 @@ class Desired:
 
     def __init__(self) -> None:
         self._objects: dict[Target, Manifest] = {}
+        self._revisions: dict[Target, int] = {}  # at which each was wanted as it is
         self._named: set[Target] | None = None  # since a RESET that is not yet SYNCED
         self._revision: int | None = None
         self.complete = False  # a whole set has been seen once: only then is anything unwanted
@@ -48,6 +49,10 @@ class Desired:
 
     def get(self, target: Target) -> Manifest | None:
         return self._objects.get(target)
+
+    def revision(self, target: Target) -> int:
+        """At which revision an object was wanted as `get` has it; 0 for one that is not wanted."""
+        return self._revisions.get(target, 0) if target in self._objects else 0
 
     def unwanted(self, target: Target) -> bool:
         """Whether the object is known not to be wanted. While a RESET goes on, what it has not named yet is still held."""
@@ -62,12 +67,14 @@ class Desired:
             case DesiredType.APPLY if event.object is not None:
                 target = target_of(event.object)
                 self._objects[target] = _marked(event.object)
+                self._revisions[target] = event.revision
                 if self._named is not None:
                     self._named.add(target)
                 return (target,)
             case DesiredType.DELETE if event.key is not None:
                 target = Target(event.key.kind, event.key.namespace, event.key.name)
                 self._objects.pop(target, None)
+                self._revisions.pop(target, None)
                 if self._named is not None:
                     self._named.discard(target)
                 return (target,)
@@ -82,6 +89,7 @@ class Desired:
             dropped = self._objects.keys() - self._named
             for target in dropped:
                 del self._objects[target]
+                self._revisions.pop(target, None)
         self._named = None
         self._revision = revision
         self.complete = True

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from datetime import timedelta
 
 from moorage.clock import Clock, now
-from moorage.errors import Invalid, MoorageError, Throttled
+from moorage.errors import Invalid, MoorageError, Throttled, Unavailable
 from moorage.gateway.connection import Workspace
 from moorage.gateway.desired import Target
 from moorage.kube.backoff import Backoff
@@ -84,8 +84,8 @@ class Outbox:
                 log.warning("more than %d events wait for the workspace; the oldest are dropped", _MOST_EVENTS)
         self._put(slot, report)
 
-    def refused(self, target: Target, error: MoorageError, *, final: bool) -> None:
-        """The cluster did not take a desired object."""
+    def refused(self, target: Target, error: MoorageError, *, revision: int, final: bool) -> None:
+        """The cluster did not take a desired object as it was wanted at `revision`."""
         moment = self._clock()
         about = f"{target.kind}/{target.name}"
         message = f"The cluster did not take the {target.kind}: {error}"
@@ -94,7 +94,7 @@ class Outbox:
         )
         if final and target.kind in _WITH_PHASE:
             status = {"phase": "Failed", "reason": "NotApplied", "message": message}
-            self.status(target, StatusReport(key=target.key, uid="", generation=0, status=status, logs_complete=True))
+            self.status(target, StatusReport(key=target.key, uid="", generation=0, status=status, revision=revision, logs_complete=True))
 
     async def deliver(self, target: Target, stream: str, offset: int, data: bytes) -> int:
         """Send a piece of a log and wait until it is stored; how far the log reaches at the workspace then.
@@ -136,6 +136,8 @@ class Outbox:
                 receipt = await self._workspace.report(
                     ReportBatch(instance=self._instance, sequence=self._sequence, reports=list(reports.values()))
                 )
+                if receipt.accepted < self._sequence:
+                    raise Unavailable(f"The workspace acknowledged batch {receipt.accepted} of its reports, not {self._sequence}.")
             except Invalid as error:
                 # It refused, hence stored nothing, and the number is free again.
                 self._sequence -= 1
@@ -147,8 +149,6 @@ class Outbox:
                 await asyncio.sleep(pause.total_seconds())
                 continue
             self._backoff.reset()
-            if receipt.accepted < self._sequence:
-                continue
             self._acknowledge(reports, receipt)
             return
 

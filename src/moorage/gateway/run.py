@@ -7,7 +7,7 @@ import asyncio
 from moorage.gateway.access import AccessKeeper
 from moorage.gateway.asks import Asks
 from moorage.gateway.connection import Connection, Workspace
-from moorage.gateway.desired import KINDS, Desired
+from moorage.gateway.desired import KINDS, Desired, Target
 from moorage.gateway.down import Converger, Stream
 from moorage.gateway.logs import JobLogs
 from moorage.gateway.outbox import Outbox
@@ -38,14 +38,14 @@ class Gateway:
         objects = {name: self._informers.informer(kind) for name, kind in KINDS.items()}
         self._needed = list(objects.values())
         self._access = AccessKeeper(cluster, self._workspace, connection, objects, self._desired)
-        self._converger = Converger(cluster, self._desired, objects, self._outbox, self._access.before_change)
+        self._converger = Converger(cluster, self._desired, objects, self._outbox, self._access.before_change, self._again)
         self._stream = Stream(
             self._workspace, self._desired, changed=self._converger.look, renewed=self._outbox.repeat, asked=self._asks.ask
         )
         pods = self._informers.informer(POD, labels=JOB_LABEL)
         self._needed.append(pods)
-        self._logs = JobLogs(cluster, self._outbox, objects["TrainingJob"], pods, lambda target: self._statuses.again(target))
-        self._statuses = Statuses(objects, self._outbox, self._logs.complete)
+        self._logs = JobLogs(cluster, self._outbox, objects["TrainingJob"], pods, self._again)
+        self._statuses = Statuses(objects, self._outbox, self._logs.complete, self._converger.revision)
         self._events = Events(cluster, objects, self._outbox)
         self._inventory = Inventory(
             cluster,
@@ -54,6 +54,9 @@ class Gateway:
             self._informers.informer(SERVICE, ROUTER_NAMESPACE, fields=f"metadata.name={ROUTER_SERVICE}"),
             self._outbox,
         )
+
+    def _again(self, target: Target) -> None:
+        self._statuses.again(target)
 
     @property
     def connected(self) -> bool:

@@ -32,17 +32,29 @@ _MOST_SUFFIXES = 3
 
 
 class Statuses:
-    """Reports each desired object's status whenever it changes."""
+    """Reports each desired object's status whenever it changes.
 
-    def __init__(self, informers: Mapping[str, Informer], outbox: Outbox, logs_complete: Callable[[Manifest], bool]) -> None:
+    Args:
+        logs_complete: whether all logs of an object are at the workspace.
+        revision: which wish of the workspace an object carries out (`StatusReport.revision`).
+    """
+
+    def __init__(
+        self,
+        informers: Mapping[str, Informer],
+        outbox: Outbox,
+        logs_complete: Callable[[Manifest], bool],
+        revision: Callable[[Manifest], int],
+    ) -> None:
         self._informers = informers
         self._outbox = outbox
         self._logs_complete = logs_complete
+        self._revision = revision
         for informer in informers.values():
             informer.subscribe(self._changed)
 
     def again(self, target: Target) -> None:
-        """The logs of `target` may be complete now."""
+        """The logs of `target` may be complete now, or it carries out a later wish."""
         if target.kind in self._informers and (live := self._informers[target.kind].get(target.name, target.namespace)) is not None:
             self._changed(None, live)
 
@@ -55,6 +67,7 @@ class Statuses:
             uid=uid_of(new),
             generation=int(new["metadata"].get("generation") or 0),
             status=new.get("status") or {},
+            revision=self._revision(new),
             logs_complete=self._logs_complete(new),
         )
         self._outbox.status(target, report)

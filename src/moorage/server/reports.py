@@ -74,10 +74,13 @@ def _note(
         tx.clusters.set_inventory(cluster, report.model_dump(mode="json", by_alias=True, exclude={"kind"}))
         return None
     name = _name(report.key)
-    if tx.desired.find(cluster, name) is None:
+    wanted = tx.desired.find(cluster, name)
+    if wanted is None:
         # Long forgotten, or never wanted: nobody can be told.
         return None
     match report:
+        case StatusReport() if _is_about_former(report, wanted):
+            return None
         case StatusReport():
             tx.reports.put_status(
                 cluster, name, uid=report.uid, generation=report.generation, status=report.status, logs_complete=report.logs_complete
@@ -91,6 +94,11 @@ def _note(
         case LogReport():
             pass
     return name
+
+
+def _is_about_former(report: StatusReport, wanted: DesiredObject) -> bool:
+    """Whether a report is how an earlier wish turned out. Of a job every report counts: its wish changes only when it is cancelled."""
+    return wanted.owner.type != "jobs" and report.revision is not None and report.revision < wanted.revision
 
 
 async def _store_logs(services: Services, cluster: str, reports: Sequence[LogReport]) -> list[LogPosition]:
