@@ -1,0 +1,69 @@
+"""Every benchmark, or those that are named: stack, cli, embedded, router, scoring. Prints; asserts nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import processes
+import router
+import scoring
+from table import Row, show
+
+import stack
+
+HERE = Path(__file__).parent
+
+
+def _script(name: str, *words: str) -> Callable[[], Iterator[Row]]:
+    """A benchmark that prints its own lines."""
+
+    def measure() -> Iterator[Row]:
+        done = subprocess.run(processes.python(str(HERE / name), *words), capture_output=True, text=True, timeout=120)
+        if done.returncode != 0:
+            raise SystemExit(f"{name} ended with {done.returncode}\n{done.stderr[-2000:]}")
+        for line in done.stdout.splitlines():
+            label, _, value = line.partition(": ") if ": " in line else line.rpartition("  ")
+            yield label.strip(), value.strip()
+
+    return measure
+
+
+PARTS: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
+    "stack": ("The whole stack", stack.measure),
+    "cli": ("Command line, CPU time", _script("cli_start.py")),
+    "embedded": ("Embedded cluster's API", _script("embedded_api.py")),
+    "router": ("Router", router.measure),
+    "scoring": ("Scoring server", scoring.measure),
+}
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(PARTS)
+    if unknown := [name for name in wanted if name not in PARTS]:
+        print(f"no benchmark {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M}Z, {platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores, load {load}"
+    )
+    failed = False
+    for name in wanted:
+        title, measure = PARTS[name]
+        try:
+            for line in show(title, measure()):
+                print(line, flush=True)
+        except SystemExit as stopped:
+            # The other figures are still worth having.
+            print(f"  {stopped}", file=sys.stderr, flush=True)
+            failed = True
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
