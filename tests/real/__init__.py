@@ -1,0 +1,1 @@
+"""The third ring: the same behaviour on a real Kubernetes API server."""

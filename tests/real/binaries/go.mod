@@ -1,0 +1,3 @@
+module moorage.dev/tests/control-plane
+
+go 1.26.0

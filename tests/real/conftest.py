@@ -1,0 +1,111 @@
+"""A real cluster for the third ring: the one named by MOORAGE_TEST_KUBECONFIG, else the control plane of `scripts/kubernetes`.
+
+Only on request (`scripts/test --real`): starting it takes seconds, building it the first time minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from moorage.errors import MoorageError
+from moorage.kube import remote
+from moorage.kube.cluster import Cluster
+from moorage.kube.kinds import NAMESPACE, SERVICE_ACCOUNT
+from moorage.kube.metadata import labels_of, name_of
+from moorage.testing.world import until
+from tests.real.control_plane.binaries import find, minors
+from tests.real.control_plane.plane import MARK, Plane, default_folder
+
+ASKED = "MOORAGE_TEST_REAL"
+GIVEN = "MOORAGE_TEST_KUBECONFIG"
+MINOR = "MOORAGE_KUBERNETES_MINOR"
+_HERE = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real: needs a real Kubernetes API server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    asked = os.environ.get(ASKED) or os.environ.get(GIVEN)
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.real)
+            item.add_marker(pytest.mark.xdist_group("real"))
+            if not asked:
+                item.add_marker(pytest.mark.skip(reason="third ring, on a real Kubernetes: scripts/test --real"))
+
+
+@dataclass(frozen=True, slots=True)
+class RealCluster:
+    """What tests run against. `plane` is None on a cluster that somebody gave, which they neither restart nor compact."""
+
+    kubeconfig: Path
+    plane: Plane | None
+
+
+@pytest.fixture(scope="session")
+def real() -> Iterator[RealCluster]:
+    """A marked test cluster; one that this session started ends with it."""
+    if given := os.environ.get(GIVEN):
+        yield _guarded(RealCluster(Path(given), None))
+        return
+    plane = Plane(default_folder().absolute())
+    was_running = plane.status()["running"]
+    minor = os.environ.get(MINOR) or (plane.settings or {}).get("minor") or minors()[0]
+    plane.up(minor, lambda: find(minor))
+    try:
+        yield _guarded(RealCluster(plane.layout.kubeconfig, plane))
+    finally:
+        if not was_running:
+            plane.down()
+
+
+def _guarded(real: RealCluster) -> RealCluster:
+    """Refuse a cluster that nobody declared to be for tests: they create and delete what they like."""
+
+    async def marked() -> bool:
+        cluster = remote.connect(real.kubeconfig)
+        try:
+            return labels_of(await cluster.get(NAMESPACE, "default")).get(MARK) == "true"
+        finally:
+            await cluster.close()
+
+    try:
+        allowed = asyncio.run(marked())
+    except MoorageError as error:
+        pytest.exit(f"The cluster of {real.kubeconfig} cannot be asked whether it is for tests: {error}", returncode=4)
+    finally:
+        # As in tests/conftest.py: no loop is left behind that nobody closes.
+        asyncio.set_event_loop(None)
+    if not allowed:
+        pytest.exit(
+            f"The cluster of {real.kubeconfig} is not marked as one for tests. If it is: kubectl label namespace default {MARK}=true",
+            returncode=4,
+        )
+    return real
+
+
+@pytest.fixture
+async def cluster(real: RealCluster) -> AsyncIterator[Cluster]:
+    connected = remote.connect(real.kubeconfig)
+    try:
+        yield connected
+    finally:
+        await connected.close()
+
+
+@pytest.fixture
+async def namespace(cluster: Cluster) -> AsyncIterator[str]:
+    """A fresh namespace that accepts pods, gone some time after the test."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "moorage-test-"}}
+    name = name_of(await cluster.create(NAMESPACE, body))
+    await until(cluster, SERVICE_ACCOUNT, "default", name, lambda _: True)
+    yield name
+    await cluster.delete(NAMESPACE, name)
