@@ -34,7 +34,8 @@ def extension_settings() -> str:
         "`moorage extension create --config KEY=VALUE ...`; keys are matched without regard to case. All are checked before anything in the cluster is touched.",
         "## --config",
         table(("key", "meaning", "in this version"), [_key(each) for each in settings.KEYS]),
-        "`nodeSelector.KEY=VALUE` puts every pod of the extension on nodes with that label; it may be given several times.",
+        "`nodeSelector.KEY=VALUE` puts every pod of the extension, and every job and deployment, on nodes with that label; it may be given several times. "
+        "Where an instance type names the same label, the instance type's value counts for its workloads.",
         "## --config-protected",
         "Shown nowhere, not even in an error message.",
         table(("key", "meaning", "in this version"), [_key(each) for each in settings.PROTECTED]),

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from moorage.errors import Conflict, Invalid, NotFound
+from moorage.files import write_private
 
 # What a first start writes: databases, certificates, the first logs. Environments and artifacts come on top and are checked where they are written.
 LEAST_FREE_BYTES = 256 * 1024 * 1024
@@ -165,14 +166,3 @@ def _started_elsewhere(pid: int) -> str:
 
     answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return answer.stdout.strip()
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step, readable by its owner only: whoever reads sees the old or the new text, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

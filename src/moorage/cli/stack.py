@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from moorage.cli.home import Home, Process, write_private
+from moorage.cli.home import Home, Process
 from moorage.clock import monotonic
 from moorage.errors import Conflict, Invalid, Unavailable
+from moorage.files import write_private
 
 ROLES = ("cluster", "server")
 HOST = "127.0.0.1"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from moorage.errors import Invalid
+from moorage.files import write_private
 from moorage.ids import Workspace
 
 VARIABLES = {
@@ -95,16 +95,7 @@ def save(changes: Mapping[str, str], environ: Mapping[str, str] | None = None) -
     file = home / "config.toml"
     settings = {**_read(file), **changes}
     text = "".join(f"{name} = {_quote(settings[name])}\n" for name in NAMES if settings.get(name))
-    handle, temporary = tempfile.mkstemp(dir=home, prefix=".config-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_private(file, text)
     return file
 
 

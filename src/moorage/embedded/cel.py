@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moorage.embedded import quantities
 from moorage.errors import Invalid
+from moorage.specs.quantities import is_quantity, parse_quantity
 
 Scope = Mapping[str, Any]
 Evaluate = Callable[[Scope], Any]
@@ -358,7 +358,9 @@ def _text(value: Any) -> str:
 
 
 def _quantity(text: Any) -> Quantity:
-    return Quantity(quantities.parse(text))
+    if not is_quantity(text):
+        raise ValueError(f"{text!r} is not a quantity")
+    return Quantity(parse_quantity(text, target="quantity"))
 
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -381,7 +383,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "int": int,
     "double": float,
     "quantity": _quantity,
-    "isQuantity": quantities.is_quantity,
+    "isQuantity": is_quantity,
 }
 _METHODS: Mapping[str, Callable[..., Any]] = {
     "size": len,

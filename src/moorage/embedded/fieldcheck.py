@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from moorage.embedded import fields
-from moorage.embedded.quantities import canonical, is_quantity
+from moorage.embedded.quantities import canonical
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
+from moorage.specs.quantities import is_quantity
 
 _ENVELOPE = frozenset({"apiVersion", "kind"})
 _WORDS = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from moorage.identity.pki import write_private
+from moorage.files import write_private
 
 _NAME = "moorage"
 

@@ -7,10 +7,10 @@ from typing import Any
 from moorage.embedded import defaults
 from moorage.embedded.metadata import generated_name
 from moorage.embedded.objects import ObjectStore
-from moorage.embedded.quantities import parse
 from moorage.embedded.storage import Key
 from moorage.errors import Forbidden
 from moorage.specs.manifest import Manifest
+from moorage.specs.quantities import parse_quantity
 
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 _PATIENCE_SECONDS = 300
@@ -100,7 +100,9 @@ def qos_class(spec: dict[str, Any]) -> str:
         limits = {name: value for name, value in (resources.get("limits") or {}).items() if name in ("cpu", "memory")}
         requests = {name: value for name, value in (resources.get("requests") or {}).items() if name in ("cpu", "memory")}
         any_request = any_request or bool(limits or requests)
-        if len(limits) < 2 or any(parse(requests.get(name, value)) != parse(value) for name, value in limits.items()):
+        if len(limits) < 2 or any(
+            parse_quantity(requests.get(name, value), target=name) != parse_quantity(value, target=name) for name, value in limits.items()
+        ):
             guaranteed = False
     if not any_request:
         return "BestEffort"

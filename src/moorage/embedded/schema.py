@@ -10,8 +10,8 @@ from typing import Any
 
 from moorage.clock import parse_rfc3339
 from moorage.embedded import cel
-from moorage.embedded.quantities import is_quantity
 from moorage.errors import Invalid
+from moorage.specs.quantities import is_quantity
 
 Schema = Mapping[str, Any]
 _ENVELOPE = frozenset({"apiVersion", "kind", "metadata"})

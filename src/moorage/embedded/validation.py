@@ -7,10 +7,10 @@ from typing import Any
 
 from moorage.embedded import defaults
 from moorage.embedded.metadata import DNS_LABEL, LABEL_RULE
-from moorage.embedded.quantities import parse
 from moorage.embedded.selectors import from_label_selector
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
+from moorage.specs.quantities import parse_quantity
 
 _JOB_RESTARTS = ("OnFailure", "Never")
 _RESTARTS = ("Always", "OnFailure", "Never")
@@ -120,9 +120,10 @@ def _container(container: Mapping[str, Any], place: str, path: str, volumes: lis
 
 def _resources(resources: Mapping[str, Any], path: str) -> Iterator[Invalid]:
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    bounds = {name: parse_quantity(amount, target=f"{path}.limits[{name}]") for name, amount in limits.items()}
     for place, amounts in (("limits", limits), ("requests", requests)):
         for name, amount in amounts.items():
-            value = parse(amount)
+            value = parse_quantity(amount, target=f"{path}.{place}[{name}]")
             if value < 0:
                 yield _wrong(f"{path}.{place}[{name}]", str(amount), "must be greater than or equal to 0")
             if "/" not in name and name not in _SIMPLE_RESOURCES and not name.startswith("hugepages-"):
@@ -130,11 +131,12 @@ def _resources(resources: Mapping[str, Any], path: str) -> Iterator[Invalid]:
             if "/" in name and value != value.to_integral_value():
                 yield _wrong(f"{path}.{place}[{name}]", str(amount), "must be an integer")
     for name, amount in requests.items():
-        if name in limits and parse(amount) > parse(limits[name]):
+        asked = parse_quantity(amount, target=f"{path}.requests[{name}]")
+        if name in limits and asked > bounds[name]:
             yield _wrong(f"{path}.requests", str(amount), f"must be less than or equal to {name} limit of {limits[name]}")
         if "/" in name and name not in limits:
             yield _required(f"{path}.limits", "Limit must be set for non overcommitable resources")
-        elif "/" in name and parse(amount) != parse(limits[name]):
+        elif "/" in name and asked != bounds[name]:
             yield _wrong(f"{path}.requests", str(amount), f"must be equal to {name} limit of {limits[name]}")
 
 

@@ -7,8 +7,6 @@ renew themselves when asked for close to their end.
 from __future__ import annotations
 
 import ipaddress
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from moorage.clock import Clock, now
 from moorage.errors import Unavailable
+from moorage.files import write_private, write_public
 
 _AUTHORITY_LIFE = timedelta(days=3650)
 # Apple's and Chromium's limit for server certificates is 398 days (825 for private authorities).
@@ -79,7 +78,7 @@ def ensure_authority(folder: Path, *, clock: Clock = now) -> Authority:
     # The key first: a certificate without its key would be taken for damage, a key without certificate is simply replaced.
     certificate_path.unlink(missing_ok=True)
     write_private(key_path, _key_pem(key))
-    _write(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_public(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
     return Authority(certificate_path, certificate, key)
 
 
@@ -113,27 +112,8 @@ def ensure_server_certificate(
     )
     paths.certificate_path.unlink(missing_ok=True)
     write_private(paths.key_path, _key_pem(key))
-    _write(paths.certificate_path, certificate.public_bytes(serialization.Encoding.PEM) + authority.pem, 0o644)
+    write_public(paths.certificate_path, certificate.public_bytes(serialization.Encoding.PEM) + authority.pem)
     return paths
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
-    _write(path, content, 0o600)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read_authority(certificate_path: Path, key_path: Path) -> Authority:
