@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,13 @@ _JOB_CONTROLLER = "kubernetes.io/job-controller"
 _JOB_UNSUPPORTED = ("backoffLimitPerIndex", "maxFailedIndexes", "successPolicy")
 _IMMUTABLE = "field is immutable"
 _SIMPLE_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
+_DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+_DATA_KEY_RULE = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' "
+    "(e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+)
+_LONGEST_DATA_KEY = 253
+_LARGEST_DATA = 2**20
 
 
 def built_in(kind: str, manifest: Manifest, before: Manifest | None) -> list[Invalid]:
@@ -352,7 +360,23 @@ def _persistent_volume(manifest: Manifest, before: Manifest | None) -> Iterator[
         yield _required("spec.capacity")
 
 
-def _immutable_data(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+def _data(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    """A ConfigMap's or Secret's content."""
+    size = 0
+    for place in ("data", "binaryData"):
+        for key, value in (manifest.get(place) or {}).items():
+            if not _DATA_KEY.fullmatch(key):
+                yield _wrong(f"{place}[{key}]", key, _DATA_KEY_RULE)
+            elif len(key) > _LONGEST_DATA_KEY:
+                yield _wrong(f"{place}[{key}]", key, f"must be no more than {_LONGEST_DATA_KEY} characters")
+            elif key == "." or key.startswith(".."):
+                rule = f"must not be '{key}'" if key in (".", "..") else "must not start with '..'"
+                yield _wrong(f"{place}[{key}]", key, rule)
+            encoded = place == "binaryData" or manifest.get("kind") == "Secret"
+            size += len(value) * 3 // 4 - value.count("=", -2) if encoded else len(value.encode())
+    if size > _LARGEST_DATA:
+        target = "data" if manifest.get("kind") == "Secret" else "[]"
+        yield Invalid(f"Too long: may not be more than {_LARGEST_DATA} bytes", code="FieldValueTooLong", target=target)
     if before is None:
         return
     if before.get("type") != manifest.get("type"):
@@ -386,8 +410,8 @@ _BY_KIND: Mapping[str, Callable[[Manifest, Manifest | None], Iterator[Invalid]]]
     "Service": _service,
     "PersistentVolumeClaim": _claim,
     "PersistentVolume": _persistent_volume,
-    "Secret": _immutable_data,
-    "ConfigMap": _immutable_data,
+    "Secret": _data,
+    "ConfigMap": _data,
     "PriorityClass": _priority_class,
     "StorageClass": _storage_class,
     "RoleBinding": _binding,

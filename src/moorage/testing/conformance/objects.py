@@ -64,6 +64,25 @@ class ObjectConformance:
             await cluster.create(POD, a_pod("p", spec={"restartPolicy": "Sometimes"}, namespace=namespace))
         assert "restartPolicy" in refusal.message
 
+    async def test_content_has_keys_that_can_be_file_names_and_fits_into_a_mebibyte(self, cluster: Cluster, namespace: str) -> None:
+        for key in ("a/b", "..", "..hidden", "sp ace", "k" * 254):
+            for kind, manifest in (
+                (CONFIG_MAP, a_config_map("a", {key: "v"}, namespace=namespace)),
+                (SECRET, a_secret("a", {key: "v"}, namespace=namespace)),
+            ):
+                with refused(Invalid) as refusal:
+                    await cluster.create(kind, manifest)
+                assert f"data[{key}]" in refusal.message
+        await cluster.create(CONFIG_MAP, a_config_map("full", {"k": "x" * 2**20}, namespace=namespace))
+        await cluster.create(SECRET, a_secret("full", {"k": "x" * 2**20}, namespace=namespace))
+        for kind, manifest in (
+            (CONFIG_MAP, a_config_map("more", {"k": "x" * (2**20 + 1)}, namespace=namespace)),
+            (SECRET, a_secret("more", {"k": "x" * (2**20 + 1)}, namespace=namespace)),
+        ):
+            with refused(Invalid) as refusal:
+                await cluster.create(kind, manifest)
+            assert "Too long: may not be more than 1048576 bytes" in refusal.message
+
     async def test_an_object_in_a_namespace_that_does_not_exist_is_refused(self, cluster: Cluster) -> None:
         with refused(NotFound):
             await cluster.create(CONFIG_MAP, a_config_map("a", namespace="no-such-namespace"))

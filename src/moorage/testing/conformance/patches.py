@@ -35,10 +35,11 @@ class PatchConformance:
             {"op": "test", "path": "/data/x", "value": "1"},
             {"op": "replace", "path": "/data/x", "value": "9"},
             {"op": "remove", "path": "/data/y"},
-            {"op": "add", "path": "/data/a~1b", "value": "slash"},
+            {"op": "add", "path": "/metadata/annotations", "value": {}},
+            {"op": "add", "path": "/metadata/annotations/example.com~1b", "value": "slash"},
         ]
         changed = await cluster.patch(CONFIG_MAP, "a", namespace, steps, type=PatchType.JSON)
-        assert changed["data"] == {"x": "9", "a/b": "slash"}
+        assert (changed["data"], changed["metadata"]["annotations"]) == ({"x": "9"}, {"example.com/b": "slash"})
         with refused(Invalid):
             await cluster.patch(CONFIG_MAP, "a", namespace, [{"op": "test", "path": "/data/x", "value": "1"}], type=PatchType.JSON)
         with refused(Invalid):
