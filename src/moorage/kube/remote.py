@@ -147,6 +147,10 @@ class RemoteCluster:
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         return _typed(kind, await self._call("POST", _path(kind, manifest["metadata"].get("namespace")), body=manifest))
 
+    async def create_subresource(self, kind: Kind, name: str, namespace: str | None, subresource: str, body: Manifest) -> Manifest:
+        """POST to a part of an object, e.g. `token` of a ServiceAccount or `eviction` of a Pod; the answer is of the body's kind."""
+        return await self._call("POST", _path(kind, namespace, name, subresource), body=body)
+
     async def replace(self, kind: Kind, manifest: Manifest) -> Manifest:
         metadata = manifest["metadata"]
         return _typed(kind, await self._call("PUT", _path(kind, metadata.get("namespace"), metadata["name"]), body=manifest))

@@ -34,8 +34,9 @@ POD_NETWORK = IPv4Network("127.16.0.0/12")
 class Addresses:
     """Loopback addresses of pods, unique in one process. `single`: the system has only 127.0.0.1 (macOS)."""
 
-    def __init__(self, *, single: bool) -> None:
+    def __init__(self, *, single: bool, network: IPv4Network = POD_NETWORK) -> None:
         self.single = single
+        self._network = network
         self._used: set[str] = set()
 
     def take(self, uid: str) -> str:
@@ -44,7 +45,7 @@ class Addresses:
             return HOST_IP
         offset = int(digest(uid), 16)
         while True:
-            address = str(POD_NETWORK[offset % POD_NETWORK.num_addresses])
+            address = str(self._network[offset % self._network.num_addresses])
             if address not in self._used and IPv4Address(address).packed[3] not in (0, 255):
                 self._used.add(address)
                 return address

@@ -8,13 +8,15 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import IPv4Network
 from pathlib import Path
 
-from moorage.embedded.node.agent import Addresses, Node, services_of
+from moorage.embedded.node.agent import POD_NETWORK, Addresses, Node, services_of
 from moorage.embedded.node.launch import Confinement
 from moorage.embedded.node.machine import inspect
 from moorage.embedded.node.pod import Services, Sources
 from moorage.embedded.node.proxy import ServiceProxy
+from moorage.embedded.node.volumes import TokenSource
 from moorage.embedded.tokens import Grant, TokenIssuer
 from moorage.errors import Unavailable
 from moorage.kube.cluster import Cluster, LogOptions
@@ -47,18 +49,20 @@ class Nodes:
     """Every node of one process; the API server's `NodeBackend`.
 
     Args:
+        tokens: the API's own issuer, or whatever else brings the tokens of pods.
         names: the nodes; the machine's memory and GPUs are divided among them.
         folder: one folder per node in it (`cluster/nodes`).
         api: host and port of the Kubernetes API, for in-cluster clients.
         ca: PEM of the authority that signed the API's certificate.
         confined: forces how containers are confined; None: whatever the kernel allows.
         proxied: whether Services are forwarded.
+        network: where pods get their addresses.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        tokens: TokenIssuer,
+        tokens: TokenIssuer | TokenSource,
         *,
         names: Sequence[str],
         folder: Path,
@@ -66,15 +70,17 @@ class Nodes:
         ca: bytes,
         confined: Confinement | None = None,
         proxied: bool = True,
+        network: IPv4Network = POD_NETWORK,
     ) -> None:
         self._cluster = cluster
-        self._tokens = tokens
+        self._tokens = PodTokens(cluster, tokens) if isinstance(tokens, TokenIssuer) else tokens
         self._names = tuple(names)
         self._folder = folder
         self._api = api
         self._ca = ca
         self._confined = confined
         self._proxied = proxied
+        self._network = network
         self.ready = asyncio.Event()
         self.nodes: dict[str, Node] = {}
 
@@ -84,8 +90,8 @@ class Nodes:
         kinds = {kind: Informer(self._cluster, kind) for kind in (POD, CONFIG_MAP, SECRET, PVC, PV, SERVICE_ACCOUNT)}
         sources = Sources(kinds[CONFIG_MAP], kinds[SECRET], kinds[PVC], kinds[PV], kinds[SERVICE_ACCOUNT])
         recorder = EventRecorder(self._cluster, "kubelet")
-        services = Services(self._cluster, recorder, sources, PodTokens(self._cluster, self._tokens), machine, self._ca)
-        addresses = Addresses(single=not sys.platform.startswith("linux"))
+        services = Services(self._cluster, recorder, sources, self._tokens, machine, self._ca)
+        addresses = Addresses(single=not sys.platform.startswith("linux"), network=self._network)
         for index, name in enumerate(self._names):
             own = services_of(services, name, index, len(self._names))
             self.nodes[name] = Node(name, self._folder / name, own, kinds[POD], addresses)
