@@ -8,57 +8,59 @@ from datetime import timedelta
 from typing import TypeVar
 
 from moorage.errors import Expired, Unavailable
+from moorage.kube.backoff import Backoff
 from moorage.kube.cluster import Cluster, EventType
 from moorage.kube.kinds import Kind
+from moorage.kube.streams import closing
 from moorage.specs.manifest import Manifest
 
 T = TypeVar("T")
 # An API server that restarts is back well within this; the first pause is short because a refused connection answers at once.
 PATIENCE = timedelta(seconds=30)
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 2.0
+_FIRST_PAUSE = timedelta(milliseconds=100)
+_LONGEST_PAUSE = timedelta(seconds=2)
 
 
 async def until(
     cluster: Cluster, kind: Kind, namespace: str | None, done: Callable[[Sequence[Manifest]], bool], *, fields: str | None = None
 ) -> None:
     """Return once `done(objects)` is true, asked at first and after each change. Bound it with `asyncio.timeout`."""
-    pause = _FIRST_PAUSE
+    pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:
             listing = await cluster.list(kind, namespace, fields=fields)
             objects = {_key(each): each for each in listing.items}
-            pause = _FIRST_PAUSE
+            pauses.reset()
             if done(list(objects.values())):
                 return
-            async for event in cluster.watch(kind, namespace, since=listing.resource_version, fields=fields):
-                if event.type is EventType.BOOKMARK:
-                    continue
-                if event.type is EventType.DELETED:
-                    objects.pop(_key(event.object), None)
-                else:
-                    objects[_key(event.object)] = event.object
-                if done(list(objects.values())):
-                    return
+            async with closing(cluster.watch(kind, namespace, since=listing.resource_version, fields=fields)) as events:
+                async for event in events:
+                    if event.type is EventType.BOOKMARK:
+                        continue
+                    if event.type is EventType.DELETED:
+                        objects.pop(_key(event.object), None)
+                    else:
+                        objects[_key(event.object)] = event.object
+                    if done(list(objects.values())):
+                        return
         except Expired:
             continue
         except Unavailable:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pauses.next().total_seconds())
 
 
 async def patiently(call: Callable[[], Awaitable[T]], patience: timedelta = PATIENCE) -> T:
     """The call's answer, tried again while the API cannot be reached, for `patience` at most; then the last Unavailable."""
-    pause = _FIRST_PAUSE
+    pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     deadline = asyncio.get_running_loop().time() + patience.total_seconds()
     while True:
         try:
             return await call()
         except Unavailable:
+            pause = pauses.next().total_seconds()
             if asyncio.get_running_loop().time() + pause > deadline:
                 raise
             await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 def _key(manifest: Manifest) -> tuple[str, str]:

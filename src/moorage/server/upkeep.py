@@ -14,6 +14,7 @@ from moorage.store import Transaction
 
 _EVERY = timedelta(hours=1)
 _OPERATIONS_KEPT = timedelta(days=7)
+# An agent away for longer than this starts afresh instead of resuming.
 _DELETIONS_KEPT = timedelta(days=7)
 _log = logging.getLogger(__name__)
 

@@ -28,9 +28,6 @@ from moorage.store import DesiredObject, Resource, Transaction
 
 # How long a finished job's objects stay in the cluster, for whoever looks with kubectl.
 FINISHED_KEPT = timedelta(hours=1)
-# An agent away for longer than this starts afresh instead of resuming.
-TOMBSTONES_KEPT = timedelta(days=7)
-OPERATIONS_KEPT = timedelta(days=7)
 _LEASE = timedelta(seconds=60)
 _ASLEEP_AT_MOST = timedelta(seconds=30)
 _log = logging.getLogger(__name__)
@@ -95,9 +92,6 @@ def advance(tx: Transaction, silence: timedelta) -> datetime | None:
                 settle_compute(tx, each, silence)
     if (due := retire(tx, FINISHED_KEPT)) is not None:
         dues.append(due)
-    for cluster in tx.clusters.list():
-        tx.desired.prune(cluster.id, TOMBSTONES_KEPT)
-    tx.operations.forget_finished(OPERATIONS_KEPT)
     forget_old(tx)
     return min(dues, default=None)
 

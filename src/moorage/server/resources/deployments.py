@@ -8,12 +8,11 @@ from moorage.clock import rfc3339
 from moorage.errors import Conflict, Invalid, NotFound
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope, found
 from moorage.server.asks import ask
-from moorage.server.engine.objects import TOPIC, resend
 from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, begin_deletion, finish_deletion
-from moorage.server.engine.settle import settle
 from moorage.server.operations import accepted
 from moorage.server.paging import page_of, paged
 from moorage.server.resources.placement import Place, find_place
+from moorage.server.resources.provisioning import provision
 from moorage.server.resources.references import Resolver
 from moorage.specs.computes import Connectivity, choose_instance_type, connectivity
 from moorage.specs.durations import parse_duration
@@ -114,33 +113,9 @@ def resolve(tx: Transaction, key: ResourceKey, wanted: DeploymentProperties) -> 
 
 def _send(tx: Transaction, deployment: Resource, place: Place, manifest: Manifest, wanted: DeploymentProperties) -> Operation:
     """Tell the cluster what the deployment is now; the operation that lasts until it serves so, or fails."""
-    sent = resend(tx, place.cluster.id, manifest, deployment.key)
-    tx.operations.cancel(deployment.id)
-    operation = tx.operations.start(deployment.key.workspace, deployment.id, "create")
-    before = deployment.state.get("provisioningState")
-    if sent is None and before == ProvisioningState.SUCCEEDED:
-        tx.operations.succeed(deployment.id)
-        return operation
-    doing = ProvisioningState.CREATING if before == ProvisioningState.CREATING else ProvisioningState.UPDATING
     limit = wanted.provisioning_timeout
     span = parse_duration(limit, target="properties.provisioningTimeout") if limit else timedelta(seconds=PROVISIONED_WITHIN_SECONDS)
-    news: Manifest = {
-        "provisioningState": doing.value,
-        "error": None,
-        "seen": {},
-        "cluster": place.cluster.id,
-        "compute": place.compute.name,
-        "deadline": rfc3339(tx.now + span + _MARGIN),
-    }
-    if sent is not None:
-        news["sent"] = sent
-    tx.resources.update(deployment, state={**deployment.state, **news})
-    if sent is None:
-        # The same was asked for again: what the cluster last said of it still holds.
-        for each in tx.desired.of_owner(deployment.key):
-            settle(tx, each)
-    tx.touch(TOPIC)
-    return operation
+    return provision(tx, deployment, place, manifest, within=span + _MARGIN)
 
 
 async def _get(call: Call) -> Answer:

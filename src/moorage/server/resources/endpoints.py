@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 from datetime import timedelta
 
-from moorage.clock import rfc3339
 from moorage.errors import Conflict, Invalid
 from moorage.identity.roles import Action
 from moorage.identity.tokens import new_secret
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope, found
-from moorage.server.engine.objects import TOPIC, resend
 from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, begin_deletion, finish_deletion
-from moorage.server.engine.settle import settle
 from moorage.server.operations import accepted
 from moorage.server.paging import page_of, paged
 from moorage.server.resources.placement import Place, find_place
+from moorage.server.resources.provisioning import provision
 from moorage.specs.endpoints import SCORING_PATH, SWAGGER_PATH, AuthMode, ProvisioningState, check_endpoint_name, check_traffic
 from moorage.specs.manifest import Manifest
 from moorage.store import Cluster, Operation, Resource, ResourceKey, Transaction
@@ -103,30 +101,7 @@ def send(tx: Transaction, endpoint: Resource, place: Place) -> Operation:
         digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys if key is not None]
     deployments = tx.resources.names(endpoint.key.workspace, DEPLOYMENTS, parent=endpoint.name)
     manifest = online_endpoint(place.placement, endpoint.name, wanted, key_digests=digests, deployments=deployments)
-    sent = resend(tx, place.cluster.id, manifest, endpoint.key)
-    tx.operations.cancel(endpoint.id)
-    operation = tx.operations.start(endpoint.key.workspace, endpoint.id, "create")
-    if sent is None and endpoint.state.get("provisioningState") == ProvisioningState.SUCCEEDED:
-        tx.operations.succeed(endpoint.id)
-        return operation
-    before = endpoint.state.get("provisioningState")
-    doing = ProvisioningState.CREATING if before == ProvisioningState.CREATING else ProvisioningState.UPDATING
-    news: Manifest = {
-        "provisioningState": doing.value,
-        "error": None,
-        "cluster": place.cluster.id,
-        "compute": place.compute.name,
-        "deadline": rfc3339(tx.now + _TAKEN_WITHIN),
-    }
-    if sent is not None:
-        news["sent"] = sent
-    tx.resources.update(endpoint, state={**endpoint.state, **news})
-    if sent is None:
-        # The same was asked for again: what the cluster last said of it still holds.
-        for each in tx.desired.of_owner(endpoint.key):
-            settle(tx, each)
-    tx.touch(TOPIC)
-    return operation
+    return provision(tx, endpoint, place, manifest, within=_TAKEN_WITHIN)
 
 
 async def _get(call: Call) -> Answer:
