@@ -12,6 +12,7 @@ from types import MappingProxyType
 from moorage.errors import Invalid
 from moorage.inference import status as pods_status
 from moorage.inference.manifests import Rendered, desired
+from moorage.kube.metadata import written
 from moorage.kube.reconcile import Observed, Plan
 from moorage.specs import pod_status, workload
 from moorage.specs.condition import Condition, merge
@@ -19,7 +20,6 @@ from moorage.specs.manifest import Manifest
 
 _MESSAGE_LIMIT = 8192
 _ANYWHERE: Mapping[str, str] = MappingProxyType({})
-_OF_THE_SERVER = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "ownerReferences", "selfLink")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _kept(seen: Observed) -> list[Manifest]:
         {
             "apiVersion": version,
             "kind": kind,
-            "metadata": {key: value for key, value in child["metadata"].items() if key not in _OF_THE_SERVER},
+            "metadata": written(child),
             **{part: child[part] for part in parts if part in child},
         }
         for kind, version, parts in kinds

@@ -9,6 +9,19 @@ from moorage.specs.manifest import Manifest
 # (namespace, name); the namespace is empty for cluster-scoped objects.
 Key = tuple[str, str]
 
+_OF_THE_SERVER = (
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+)
+
 
 def key_of(manifest: Manifest) -> Key:
     meta = manifest["metadata"]
@@ -66,6 +79,11 @@ def owner_reference(parent: Manifest) -> Manifest:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def written(manifest: Manifest) -> Manifest:
+    """The metadata that somebody wrote: without what the API server keeps, finalizers, and owners, which the runtime sets."""
+    return {name: value for name, value in manifest["metadata"].items() if name not in _OF_THE_SERVER}
 
 
 def describe(manifest: Manifest) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 from moorage.errors import Invalid
+from moorage.kube.metadata import written
 from moorage.kube.reconcile import Observed, Plan
 from moorage.specs import workload
 from moorage.specs.condition import Condition, find, merge, timestamp
@@ -20,8 +21,6 @@ from moorage.training.plan import plan as job_plan
 from moorage.training.status import TERMINAL, Outcome, observe, pods_summary
 from moorage.training.template import Rendering, pod_template
 
-# Server-side fields and the owner, which the runtime sets; the rest of a living child is planned as it was found.
-_OF_THE_SERVER = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "ownerReferences", "selfLink", "finalizers")
 _MESSAGE_LIMIT = 8192
 _ANYWHERE: Mapping[str, str] = MappingProxyType({})
 
@@ -62,8 +61,7 @@ def desired(seen: Observed, pinned: Mapping[str, str]) -> list[Manifest]:
 
 def _kept(seen: Observed, job: Manifest) -> list[Manifest]:
     """The living Job as it is, beside its ConfigMap."""
-    metadata = {key: value for key, value in job["metadata"].items() if key not in _OF_THE_SERVER}
-    found = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job.get("spec") or {}}
+    found = {"apiVersion": "batch/v1", "kind": "Job", "metadata": written(job), "spec": job.get("spec") or {}}
     return [workload.plan_config_map(_metadata(seen), job_plan(seen.parent["spec"])), found]
 
 
