@@ -49,7 +49,8 @@ class Links:
         """
         kind, permissions, end, within = (query.get(name, "") for name in ("sr", "sp", "se", "pth"))
         expected = self._signature(container, kind, within, permissions, end)
-        if not hmac.compare_digest(expected, query.get("sig", "")):
+        # As bytes: two texts are only compared when both are ASCII.
+        if not hmac.compare_digest(expected.encode(), query.get("sig", "").encode()):
             raise Unauthenticated("Signature did not match, or the link is for another container.", code="AuthenticationFailed")
         if clock.parse_rfc3339(end) <= self._now():
             raise Forbidden("The signed link has ended. Get a new one from the datastore.", code="AuthenticationFailed")

@@ -6,9 +6,10 @@ A handler is `async (Call) -> Answer`; it reads and writes through `call.service
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 from urllib.parse import quote, unquote, urlencode
 
 from starlette.requests import Request
@@ -107,6 +108,7 @@ class Route:
         handler: what answers.
         action: what the caller's role must allow; by method when left out.
         public: no bearer token is looked at; the handler authenticates, or the answer is for everybody.
+        by_user: any user may call it; the handler looks at the role, once it knows on what.
         raw: the handler reads the body itself.
         workspace_exists: answer 404 unless the path's workspace exists.
     """
@@ -116,6 +118,7 @@ class Route:
     handler: Handler
     action: Action | None = None
     public: bool = False
+    by_user: bool = False
     raw: bool = False
     workspace_exists: bool = True
 
@@ -150,7 +153,7 @@ class Table:
         user = NOBODY if route.public else authenticate(request, services.tokens)
         request.scope["moorage.user"] = user.name
         workspace = Workspace(names.get("subscription", ""), names.get("group", ""), names.get("workspace", ""))
-        if not route.public:
+        if not (route.public or route.by_user):
             scope_id = workspace.id if "workspace" in names else str(request.scope["path"])
             require(user, route.action or action_of(request.method, route.pattern), scope_id)
         if "workspace" in names and route.workspace_exists:
@@ -234,16 +237,32 @@ async def read_json(request: Request, limit: int) -> Manifest:
     if not text.strip():
         return {}
     try:
-        body = json.loads(text)
+        body = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        if b"\\u" in text:
+            # Half of a surrogate pair parses, but can be neither stored nor answered.
+            json.dumps(body, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise Invalid(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.", code="InvalidRequestContent"
         ) from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise Invalid("The body is not JSON in UTF-8.", code="InvalidRequestContent") from error
+    except RecursionError as error:
+        raise Invalid("The body is nested too deeply.", code="InvalidRequestContent") from error
     if not isinstance(body, dict):
         raise Invalid("The body must be a JSON object.", code="InvalidRequestContent")
     return body
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        _no_number(text)
+    return number
+
+
+def _no_number(text: str) -> NoReturn:
+    raise Invalid(f"The body is not JSON: {text[:40]} is not a number that JSON can hold.", code="InvalidRequestContent")
 
 
 def base_url(services: Services, request: Request) -> str:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from moorage.clock import rfc3339_micro
+from moorage.identity.roles import Action
 from moorage.server.arm import LOCATION, Answer, Call, Route
+from moorage.server.authorization import require
 from moorage.specs.manifest import Manifest
 from moorage.store import Operation, OperationStatus
 
@@ -30,8 +32,15 @@ def accepted(call: Call, operation: Operation, body: Manifest | None = None, *, 
     return Answer(body, 201 if created else 200, {name: value for name, value in headers.items() if name != "Location"})
 
 
-async def _status(call: Call) -> Answer:
+async def _asked(call: Call) -> Operation:
+    """The operation in the path, whose address names no workspace: the role that counts is the one on the operation's own."""
     operation = await call.services.store.read(lambda tx: tx.operations.get(call.names["operation"]))
+    require(call.user, Action.READ, operation.workspace)
+    return operation
+
+
+async def _status(call: Call) -> Answer:
+    operation = await _asked(call)
     body: Manifest = {
         "id": call.path,
         "name": operation.id,
@@ -46,7 +55,7 @@ async def _status(call: Call) -> Answer:
 
 
 async def _result(call: Call) -> Answer:
-    operation = await call.services.store.read(lambda tx: tx.operations.get(call.names["operation"]))
+    operation = await _asked(call)
     match operation.status:
         case OperationStatus.IN_PROGRESS:
             location = call.absolute(_path(call, "operationResults", operation), **_version(call))
@@ -72,6 +81,6 @@ def _version(call: Call) -> dict[str, str]:
 
 
 ROUTES = (
-    Route("GET", LOCATION + "/operationsStatus/{operation}", _status),
-    Route("GET", LOCATION + "/operationResults/{operation}", _result),
+    Route("GET", LOCATION + "/operationsStatus/{operation}", _status, by_user=True),
+    Route("GET", LOCATION + "/operationResults/{operation}", _result, by_user=True),
 )

@@ -16,6 +16,8 @@ from moorage.store import Resource
 
 PAGE = 200
 _MOST = 1000
+# What a database's whole number holds.
+_MOST_SEQUENCE = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def decode_cursor(text: str) -> int | None:
         after = cursor["after"]
     except (binascii.Error, ValueError, KeyError, TypeError) as error:
         raise Invalid("$skip is not a cursor of this service. Follow nextLink as it is.", target="$skip") from error
-    if not isinstance(after, int) or isinstance(after, bool):
+    if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after < _MOST_SEQUENCE:
         raise Invalid("$skip is not a cursor of this service. Follow nextLink as it is.", target="$skip")
     return after
 

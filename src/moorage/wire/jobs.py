@@ -74,6 +74,10 @@ class QueueSettings(Body):
     priority: Annotated[int, Field(ge=1, le=3)] | None = None
 
 
+class Identity(Body):
+    identity_type: Literal["Managed", "AMLToken", "UserIdentity"]
+
+
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=255)]
 _EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_.-][A-Za-z0-9_.-]*$")]
 
@@ -96,6 +100,8 @@ class CommandJob(Body):
     distribution: Distribution | None = None
     limits: JobLimits | None = None
     queue_settings: QueueSettings | None = None
+    identity: Identity | None = None
+    services: dict[str, dict[str, object] | None] | None = None
     tags: dict[str, str | None] | None = None
     properties: dict[str, str | None] | None = None
     is_archived: bool = False

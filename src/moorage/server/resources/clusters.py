@@ -39,6 +39,8 @@ async def _put(call: Call) -> Answer:
     if not is_dns_label(name.lower()):
         raise Invalid(f"'{name}' is not a cluster name. Use up to 63 letters, digits and '-'.", target="name")
     arm_id = _arm_id(call)
+    if not isinstance(call.body.get("properties") or {}, dict):
+        raise Invalid("properties must be an object.", target="properties")
     body: Manifest = {key: call.body[key] for key in ("location", "tags", "identity", "properties") if key in call.body}
 
     def write(tx: Transaction) -> tuple[Cluster, bool]:
