@@ -141,10 +141,6 @@ class Catalog:
             )
         return found
 
-    def for_manifest(self, api_version: str, kind: str) -> Resource | None:
-        group, _, version = api_version.rpartition("/")
-        return next((r for r in self._by_path.values() if (r.kind.group, r.kind.version, r.kind.kind) == (group, version, kind)), None)
-
     def stored(self, storage: tuple[str, str]) -> Resource | None:
         """The resource under which objects of a storage place are known to their owners and garbage collectors."""
         return next((r for r in self._by_path.values() if (r.kind.group, r.kind.plural) == storage), None)

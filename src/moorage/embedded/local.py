@@ -17,11 +17,11 @@ from moorage.embedded.kinds import Resource
 from moorage.embedded.logs import pod_logs
 from moorage.embedded.objects import ObjectStore, Window, open_store, told
 from moorage.embedded.registry import Registry, Target, Writer
-from moorage.embedded.tokens import Grant, TokenIssuer, open_issuer
+from moorage.embedded.tokens import TokenIssuer, open_issuer
 from moorage.embedded.version import GIT_VERSION
 from moorage.errors import Expired, Invalid, MoorageError
 from moorage.kube.cluster import EventType, Listing, LogOptions, PatchType, WatchEvent
-from moorage.kube.kinds import POD, SERVICE_ACCOUNT, Kind
+from moorage.kube.kinds import POD, Kind
 from moorage.specs.manifest import Manifest
 
 _BOOKMARK_AFTER = timedelta(seconds=30)
@@ -123,20 +123,6 @@ class LocalCluster:
     async def bind(self, namespace: str, pod: str, node: str, *, uid: str = "") -> Manifest:
         """Assign a pod to a node, as POST pods/POD/binding does. Conflict when it is assigned, being deleted, or not the one with `uid`."""
         return (await self.registry.bind(self._target(POD, pod, namespace), node, self._writer(), uid=uid)).manifest()
-
-    async def service_account_token(
-        self,
-        namespace: str,
-        name: str,
-        *,
-        audiences: Sequence[str] = (),
-        lifetime: timedelta = timedelta(hours=1),
-        pod: Manifest | None = None,
-    ) -> Grant:
-        """A token of a service account as the API accepts it, for a pod's projected volume. NotFound when there is no such account."""
-        account = await self.get(SERVICE_ACCOUNT, name, namespace)
-        bound = {"pod": {"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}} if pod is not None else None
-        return self.tokens.issue(namespace, name, account["metadata"]["uid"], audiences=audiences, lifetime=lifetime, bound=bound)
 
     async def logs(self, namespace: str, pod: str, options: LogOptions = LogOptions()) -> AsyncIterator[bytes]:  # noqa: B008  frozen
         async for chunk in pod_logs(self.registry, self.backend, namespace, pod, options):

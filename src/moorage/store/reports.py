@@ -67,11 +67,6 @@ class Reports:
         query = sa.select(events).where(*_event_is(cluster, name)).order_by(events.c.time, events.c.id)
         return [_event(row) for row in self._tx.connection.execute(query)]
 
-    def log_size(self, cluster: str, name: ObjectName, stream: str) -> int:
-        """How many bytes of a log are stored; 0 before the first."""
-        query = sa.select(log_positions.c.size).where(*_log_is(cluster, name), log_positions.c.stream == stream)
-        return self._tx.connection.scalar(query) or 0
-
     def log_sizes(self, cluster: str, name: ObjectName) -> dict[str, int]:
         query = sa.select(log_positions.c.stream, log_positions.c.size).where(*_log_is(cluster, name))
         return {row.stream: row.size for row in self._tx.connection.execute(query)}

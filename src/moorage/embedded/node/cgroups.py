@@ -44,10 +44,6 @@ class Cgroups:
     memory: Path | None = None
     cpu: Path | None = None
 
-    @property
-    def enforces_memory(self) -> bool:
-        return self.v2 is not None or self.memory is not None
-
     def create(self, name: str, limits: Limits) -> Placement:
         """Make a container's cgroups; an empty placement where there is no controller or nothing to limit."""
         folders = []

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Coroutine
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -285,10 +285,6 @@ class Container:
         if attempt.exit is None or attempt.exit.message:
             return attempt.exit
         return replace(attempt.exit, message=termination_message(self.spec, attempt.folder, attempt.exit.code))
-
-    @property
-    def ended_at(self) -> datetime | None:
-        return self._exit.finished if self._exit else None
 
 
 def termination_message(container: Manifest, folder: Path, code: int) -> str:

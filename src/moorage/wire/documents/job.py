@@ -11,7 +11,7 @@ from moorage.ids import Workspace
 from moorage.specs.durations import format_duration
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.assets import ENVIRONMENT, NAME, READ_ONLY, REFERENCE, TAGS
-from moorage.wire.documents.references import Local, Uri, parse_reference
+from moorage.wire.documents.references import Uri, parse_reference
 from moorage.wire.documents.shapes import (
     Chosen,
     Either,
@@ -275,8 +275,3 @@ def _queue(given: Manifest) -> Manifest:
 
 
 _SECTIONS = {"resources": _resources, "distribution": _distribution, "identity": _identity, "services": _services, "queue_settings": _queue}
-
-
-def local_input(use: Use) -> bool:
-    """Whether the use is an input that has to be uploaded."""
-    return isinstance(use.reference, Local) and use.field.startswith("inputs.")
