@@ -205,8 +205,17 @@ async def test_stopping_the_cluster_stops_containers_which_start_again_with_it(t
             await asyncio.wait_for(nodes.stop_containers(), 20)
             assert not lives(pairs)
             assert (await cluster.get(POD, "a", "default"))["status"]["phase"] == "Running"
+        # At once, however often: what was stopped on purpose has not crashed.
+        for restarts in (1, 2, 3):
+            async with nodes_of(cluster, folder) as nodes, asyncio.timeout(8):
+                await until(
+                    cluster,
+                    lambda found, count=restarts: (
+                        found is not None and found["status"]["containerStatuses"][0].get("restartCount") == count
+                    ),
+                )
+                await nodes.stop_containers()
         async with nodes_of(cluster, folder):
-            await until(cluster, lambda found: found is not None and found["status"]["containerStatuses"][0].get("restartCount") == 1)
             await cluster.delete(POD, "a", "default")
             await until(cluster, lambda found: found is None)
             await emptied(folder)

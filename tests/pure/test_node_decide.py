@@ -100,6 +100,11 @@ def test_a_container_is_held_back_until_its_delay_is_over() -> None:
     assert decide(manifest, views(down("main", 1, ago=20)), delays, NOW, None).start == ("main",)
 
 
+def test_a_container_that_ended_before_the_clock_was_set_back_starts_at_once() -> None:
+    manifest, delays = pod(restartPolicy="Always"), {"main": RestartDelay(timedelta(seconds=20), NOW + timedelta(days=1))}
+    assert decide(manifest, views(down("main", 1, ago=-86_400)), delays, NOW, None).start == ("main",)
+
+
 def test_delays_double_to_five_minutes_and_are_forgotten_after_ten_quiet_ones() -> None:
     entry, seen = None, []
     for _ in range(7):

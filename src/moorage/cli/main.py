@@ -79,11 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
         return Exit.OK
     except Exception as error:  # noqa: BLE001 - the last line of defence: a message in place of a traceback
-        if "--debug" in words:
+        # A service has nobody who could run it again: its log is all there will be.
+        shown = "--debug" in words or words[:1] == ["run"]
+        if shown:
             import traceback
 
             traceback.print_exc()
-        _say(MoorageError(f"an unexpected {type(error).__name__}: {error}. Run the command with --debug and report what it prints."), words)
+        remedy = "Report what is printed above." if shown else "Run the command with --debug and report what it prints."
+        _say(MoorageError(f"an unexpected {type(error).__name__}: {error}. {remedy}"), words)
         return Exit.FAILED
     # What `context.exit(code)` ended with; a command's own result has been printed by then.
     return result if isinstance(result, int) else Exit.OK

@@ -110,6 +110,7 @@ def agent_container(settings: ExtensionSettings) -> Manifest:
         "ports": [{"name": "health", "containerPort": 8081}],
         "volumeMounts": [{"name": "connection", "mountPath": "/etc/moorage/connection", "readOnly": True}],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 10, "failureThreshold": 6},
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 2, "failureThreshold": 3},
     }
@@ -121,6 +122,7 @@ def router_container() -> Manifest:
         "command": ["moorage", "run", "router"],
         "ports": [{"name": "http", "containerPort": 8080}, {"name": "health", "containerPort": 8081}],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 10, "failureThreshold": 6},
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 2, "failureThreshold": 3},
     }
@@ -192,37 +194,34 @@ def _binding(name: str) -> Manifest:
     }
 
 
-_READ = ["get", "list", "watch"]
-_WRITE = ["create", "patch", "delete"]
+# Verbs, each used on the way (tests/real/test_main_job.py compares them with the audit log). Server-side apply is `patch`, and `create` for what is new.
+_WATCH = ["list", "watch"]
+_OWN = ["get", "create", "patch", "delete"]
 
 
 def _agent_role(settings: ExtensionSettings) -> Manifest:
     """What the agent does, verb by verb. It may write Secrets (the workloads' tokens) but list none."""
+    ours = ("trainingjobs", "onlineendpoints", "onlinedeployments")
     rules: list[Manifest] = [
-        {"apiGroups": [""], "resources": ["nodes", "pods", "services", "persistentvolumeclaims", "events", "configmaps"], "verbs": _READ},
+        {"apiGroups": [""], "resources": ["nodes", "services", "persistentvolumeclaims", "configmaps"], "verbs": _WATCH},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", *_WATCH]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "create", "patch"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", *_WRITE]},
-        {"apiGroups": [""], "resources": ["configmaps", "persistentvolumeclaims"], "verbs": _WRITE},
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update", "patch"]},
-        {"apiGroups": ["amlarc.azureml.com"], "resources": ["instancetypes"], "verbs": _READ},
-        {"apiGroups": ["moorage.dev"], "resources": ["trainingjobs", "onlineendpoints", "onlinedeployments"], "verbs": [*_READ, *_WRITE]},
-        {
-            "apiGroups": ["moorage.dev"],
-            "resources": [
-                f"{plural}/{part}"
-                for plural in ("trainingjobs", "onlineendpoints", "onlinedeployments")
-                for part in ("status", "finalizers")
-            ],
-            "verbs": ["get", "patch", "update"],
-        },
+        {"apiGroups": [""], "resources": ["namespaces", "persistentvolumeclaims"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["get", *_WATCH, "create", "patch"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "patch"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": _OWN},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+        {"apiGroups": ["amlarc.azureml.com"], "resources": ["instancetypes"], "verbs": _WATCH},
+        {"apiGroups": ["moorage.dev"], "resources": list(ours), "verbs": [*_WATCH, *_OWN]},
+        {"apiGroups": ["moorage.dev"], "resources": [f"{plural}/status" for plural in ours], "verbs": ["patch"]},
+        # Whoever makes an object that blocks its owner's deletion must be allowed this, where OwnerReferencesPermissionEnforcement is on (OpenShift).
+        {"apiGroups": ["moorage.dev"], "resources": [f"{plural}/finalizers" for plural in ours], "verbs": ["update"]},
     ]
     if settings.training:
-        rules.append({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": [*_READ, *_WRITE]})
+        rules.append({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": [*_WATCH, *_OWN]})
     if settings.inference:
-        rules.append({"apiGroups": ["apps"], "resources": ["deployments", "replicasets"], "verbs": [*_READ, *_WRITE]})
-        rules.append({"apiGroups": [""], "resources": ["services"], "verbs": _WRITE})
+        rules.append({"apiGroups": ["apps"], "resources": ["deployments"], "verbs": [*_WATCH, *_OWN]})
+        rules.append({"apiGroups": [""], "resources": ["services"], "verbs": _OWN})
     return _cluster_role(AGENT, rules)
 
 
@@ -231,8 +230,8 @@ def _router_role() -> Manifest:
     return _cluster_role(
         ROUTER,
         [
-            {"apiGroups": ["moorage.dev"], "resources": ["onlineendpoints", "onlinedeployments"], "verbs": _READ},
-            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": _READ},
+            {"apiGroups": ["moorage.dev"], "resources": ["onlineendpoints", "onlinedeployments"], "verbs": _WATCH},
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": _WATCH},
         ],
     )
 

@@ -119,7 +119,8 @@ class _Plan:
             return
         entry = self.delays.get(view.name)
         when = restart_at(entry, view.exit.finished)
-        if when <= self.now or entry is None:
+        # An end that lies in the future was noted before the clock was set back: nobody can tell how long ago that is.
+        if when <= self.now or entry is None or view.exit.finished > self.now + entry.delay:
             self.start.append(view.name)
             return
         metadata = self.pod["metadata"]

@@ -240,6 +240,9 @@ class Pod:
         if self._halting and end is not None and not end.failed and "deletionTimestamp" not in self.manifest["metadata"]:
             # No word to the API: to it the pod runs on, and does so once the cluster is back.
             if decision.over:
+                # As after a restart of the kubelet: what was stopped on purpose is no crash to be slow about.
+                self.record.delays.clear()
+                self.record.write(self.folder)
                 self.halted.set()
             return None, False
         written = await self._write_status(decision, end, moment)
