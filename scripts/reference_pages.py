@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -289,10 +290,9 @@ def _metric(metric: Any, labels: Sequence[str] = ()) -> Sequence[str]:
 
 def index() -> str:
     rows = [
-        (f"[{text.splitlines()[0].removeprefix('# ')}]({name})", about)
+        (f"[{text_of(name).splitlines()[0].removeprefix('# ')}]({name})", about)
         for name, (make, about) in PAGES.items()
         if make is not index
-        for text in [make()]
     ]
     return page("Reference", table(("page", ""), rows))
 
@@ -307,6 +307,11 @@ PAGES: dict[str, tuple[Callable[[], str], str]] = {
     "reasons.md": (reasons, "why jobs and deployments are in their state; events"),
     "metrics.md": (metrics, "what router, workspace service and agent count"),
 }
+
+
+@cache
+def text_of(name: str) -> str:
+    return PAGES[name][0]()
 
 
 def page(title: str, *parts: str) -> str:
@@ -336,7 +341,7 @@ def _plain(value: Any) -> str:
 
 def stale() -> list[str]:
     """The pages that are not what the code says, and those that nobody makes."""
-    wanted = {name: make() for name, (make, _) in PAGES.items()}
+    wanted = {name: text_of(name) for name in PAGES}
     there = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
     return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
 
@@ -348,8 +353,8 @@ def main() -> int:
             print(f"docs/reference/{name} is not up to date; run scripts/reference", file=sys.stderr)
         return 1 if found else 0
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, (make, _) in PAGES.items():
-        (FOLDER / name).write_text(make(), encoding="utf-8")
+    for name in PAGES:
+        (FOLDER / name).write_text(text_of(name), encoding="utf-8")
     return 0
 
 

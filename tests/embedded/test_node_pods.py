@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -211,12 +211,11 @@ async def test_deletion_gives_the_grace_then_kills_the_whole_tree(cluster: Local
     async with running(cluster, tmp_path):
         await cluster.create(POD, pod("g", script, terminationGracePeriodSeconds=1))
         await phase(cluster, "g", "Running")
-        follow = asyncio.create_task(text(cluster, "g", follow=True))
-        await cluster.delete(POD, "g", "default")
-        await until(cluster, lambda pods: not pods)
-        lines = await follow
-        assert lines.startswith("up\n")
-        assert "asked" in lines
+        async with aclosing(cluster.logs("default", "g", LogOptions(follow=True))) as chunks:
+            assert await anext(chunks) == b"up\n", "only now does it know what to do when asked"
+            await cluster.delete(POD, "g", "default")
+            await until(cluster, lambda pods: not pods)
+            assert b"asked" in b"".join([chunk async for chunk in chunks])
     assert not any(b"97.531" in cmdline(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 

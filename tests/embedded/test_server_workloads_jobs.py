@@ -58,19 +58,25 @@ async def test_outputs_are_found_where_the_sdk_looks_and_named_ones_are_register
     outputs = {
         "out": {"jobOutputType": "uri_folder", "assetName": "made"},
         "mod": {"jobOutputType": "custom_model", "assetName": "best", "assetVersion": "7"},
+        "csv": {"jobOutputType": "uri_file", "assetName": "table"},
+        "own": {"jobOutputType": "uri_folder", "uri": "azureml://datastores/workspaceblobstore/paths/o/${{name}}"},
     }
     async with agent.connected():
         await service.call("PUT", "jobs/j1", job_body(outputs=outputs), status=201)
         object = await agent.has("j1")
         for name in outputs:
             container, _, path = object["spec"]["outputs"][name]["uri"].partition("/")
-            await service.services.blobs.put(container, f"{path}/file", b"x")
+            await service.services.blobs.put(container, path if name == "csv" else f"{path}/file", b"x")
         await agent.report(agent.status(object, {"phase": "Completed"}, logs_complete=True))
     rundata = await service.call("POST", f"{HISTORY}/rundata", {"runId": "j1"})
     assets = {name: output["assetId"] for name, output in rundata["runMetadata"]["outputs"].items()}
-    assert {output["type"] for output in rundata["runMetadata"]["outputs"].values()} == {"uri_folder"}
+    types = {name: output["type"] for name, output in rundata["runMetadata"]["outputs"].items()}
+    assert types == {"out": "uri_folder", "mod": "uri_folder", "csv": "uri_file", "own": "uri_folder"}
     resolved = await service.call("POST", f"/data/v1.0{WS.id}/dataversion/batchGetResolvedUris", {"values": list(assets.values())})
-    assert resolved["values"][assets["out"]]["uri"].endswith("/datastores/workspaceblobstore/paths/azureml/j1/out/")
+    uris = {name: resolved["values"][asset]["uri"].partition("/datastores/workspaceblobstore/paths/")[2] for name, asset in assets.items()}
+    # The SDK lists by these prefixes: a file's must not end in a slash, a folder's must, lest it match its siblings.
+    assert uris == {"out": "azureml/j1/out/", "mod": "azureml/j1/mod/", "csv": "azureml/j1/csv", "own": "o/j1/"}
+    assert (await service.call("GET", "data/table/versions/1"))["properties"]["dataUri"].endswith("azureml/j1/csv")
     data = await service.call("GET", "data/made/versions/1")
     assert "azureml/j1/out" in data["properties"]["dataUri"]
     model = await service.call("GET", "models/best/versions/7")
@@ -220,6 +226,27 @@ async def test_logs_are_kept_once_whatever_is_repeated_or_missing(service: Servi
         assert (await agent.report(log(object, b"abc", 0), sequence=1))["logs"][0]["size"] == 8
     container, _, folder = object["spec"]["artifactsUri"].partition("/")
     assert await service.services.blobs.read(container, f"{folder}/user_logs/std_log.txt") == b"abcdefgh"
+
+
+async def test_a_deleted_jobs_name_is_free_once_its_cluster_is_rid_of_it_and_its_outputs_stay(service: Service) -> None:
+    agent = await service.attached()
+    async with agent.connected():
+        await service.call("PUT", "jobs/j1", job_body(), status=201)
+        object = await agent.has("j1")
+        container, _, folder = object["spec"]["artifactsUri"].partition("/")
+        await service.services.blobs.put(container, f"{folder}/outputs/model", b"m")
+        await agent.report(log(object, b"of the first", 0), agent.status(object, {"phase": "Completed"}, logs_complete=True))
+        await service.call("DELETE", "jobs/j1", status=200)
+        refused = await service.call("PUT", "jobs/j1", job_body(), status=409)
+        assert refused["error"]["code"] == "JobBeingDeleted"
+        await agent.until(lambda agent: agent.deleted != [])
+        await agent.report(gone(key_of(object)))
+        await service.call("PUT", "jobs/j1", job_body(), status=201)
+        assert (await service.call("GET", "jobs/j1"))["properties"]["status"] == "NotStarted"
+        await agent.until(lambda agent: object["metadata"]["name"] in agent.objects)
+        assert (await agent.report(log(object, b"new", 0)))["logs"][0]["size"] == 3
+    assert await service.services.blobs.read(container, f"{folder}/user_logs/std_log.txt") == b"new"
+    assert await service.services.blobs.read(container, f"{folder}/outputs/model") == b"m"
 
 
 async def test_an_agent_reads_and_reports_its_own_cluster_only(service: Service) -> None:

@@ -156,11 +156,6 @@ def test_every_command_explains_itself_with_examples_that_parse(name: str, comma
     assert not command.table or command.table in tables.TABLES
 
 
-def test_the_reference_page_is_what_the_commands_say() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "cli_reference.py"), "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def test_formats() -> None:
     rows = [{"name": "a", "n": 1, "ok": True, "inner": {"x": None}}, {"name": "b\tc", "n": None, "ok": False, "inner": {}}]
     assert output.render(rows, "tsv", query="[].[name,n,ok]") == "a\t1\ttrue\nb\\tc\t\tfalse"

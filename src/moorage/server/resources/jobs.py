@@ -9,14 +9,14 @@ from moorage.errors import Conflict
 from moorage.ids import Workspace
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope
 from moorage.server.engine.jobs import state_of, with_state
-from moorage.server.engine.objects import TOPIC, name_of, unwant, want
+from moorage.server.engine.objects import TOPIC, lingering, name_of, unwant, want
 from moorage.server.paging import Page, next_link, page_of
 from moorage.server.resources.placement import Place, find_place
 from moorage.server.resources.references import Resolver
 from moorage.specs.computes import Connectivity, choose_instance_type, connectivity
 from moorage.specs.jobs import JobStatus, check_job_name
 from moorage.specs.manifest import Manifest
-from moorage.specs.uris import default_output, job_artifacts
+from moorage.specs.uris import default_output, job_artifacts, join
 from moorage.store import Cluster, Resource, ResourceKey, Transaction
 from moorage.wire.assets import JobAssets
 from moorage.wire.jobs import CommandJob, JobResources, read_command_job
@@ -59,6 +59,13 @@ def _with_compute(raw: Manifest, workspace: Workspace) -> Manifest:
 
 def _submit(tx: Transaction, key: ResourceKey, raw: Manifest, job: CommandJob) -> Resource:
     """Check everything that can be checked, store the job, and want its TrainingJob: all of it or nothing."""
+    if lingering(tx, key):
+        # A second TrainingJob under the name would be the first one to the cluster, with the first one's end.
+        raise Conflict(
+            f"A job '{key.name}' was deleted and its cluster has not confirmed yet that it is gone. Try again shortly, or take another name.",
+            code="JobBeingDeleted",
+            target=key.name,
+        )
     place = find_place(tx, key.workspace, job.compute_id, target="properties.computeId")
     wanted = (job.resources or JobResources()).instance_type
     chosen = choose_instance_type(wanted or _default_type(place), place.types, target="properties.resources.instanceType")
@@ -233,12 +240,20 @@ async def _delete(call: Call) -> Answer:
                 target=job.id,
             )
         unwant(tx, job.key)
+        _delete_logs(tx, job, state.logs)
         tx.resources.delete(job.key)
         tx.touch(TOPIC)
         return True
 
     deleted = await call.services.store.write(write, actor=call.user.name)
     return Answer(None, 200 if deleted else 204)
+
+
+def _delete_logs(tx: Transaction, job: Resource, logs: Sequence[str]) -> None:
+    """Logs go with their job, or a later one of its name would go on writing them. Outputs stay: models and data were registered from them."""
+    container, _, folder = str(job.state.get("artifacts") or "").partition("/")
+    for each in logs:
+        tx.blobs.delete(container, join(folder, each))
 
 
 def clusters_by_id(tx: Transaction) -> dict[str, Cluster]:
