@@ -27,6 +27,7 @@ from table import Row, median
 KEY = "benchmark-key-0123456789abcdef"
 ROUNDS = 5
 SECONDS = 2.0
+FIXED_SECONDS = 1.2
 RATES = (1000, 5000)
 HERE = Path(__file__).parent
 SCORE = "/api/v1/endpoint/digits/score"
@@ -142,7 +143,7 @@ def _wrk(program: str, target: Target, folder: Path) -> tuple[float, int]:
 
 
 def _load(target: Target, rate: int = 0) -> tuple[float, int]:
-    found = run_load(target.port, target.path, rate)
+    found = run_load(target.port, target.path, rate, FIXED_SECONDS)
     return found["rate"], int(found["requests"])
 
 
@@ -162,7 +163,7 @@ def _fixed(targets: list[Target], rate: int) -> Iterator[Row]:
     for _ in range(ROUNDS):
         for target in targets:
             before = processes.cpu(target.pids)
-            found = run_load(target.port, target.path, rate)
+            found = run_load(target.port, target.path, rate, FIXED_SECONDS)
             means[target.name].append(found["mean"] * 1000)
             tails[target.name].append(found["p99"] * 1000)
             costs[target.name].append((processes.cpu(target.pids) - before) / max(1.0, found["requests"]) * 1e6)

@@ -27,9 +27,9 @@ class Stack:
     home: Path
     ports: tuple[int, int]
 
-    def run(self, *words: str, timeout: float = 170) -> float:
-        """Seconds of one command; SystemExit with its output when it fails."""
-        # A group of its own leaves Ctrl-C to us: we stop the stack then.
+    def run(self, *words: str, timeout: float = 170) -> tuple[float, str]:
+        """Seconds of one command, and what it said; SystemExit with its output when it fails."""
+        # A session of its own leaves Ctrl-C to us: we stop the stack then.
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MOORAGE_", "KUBE"))}
         began = time.perf_counter()
         done = subprocess.run(
@@ -45,9 +45,9 @@ class Stack:
         took = time.perf_counter() - began
         if done.returncode != 0:
             raise SystemExit(f"moorage {' '.join(words)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return took
+        return took, done.stderr
 
-    def up(self, *words: str) -> float:
+    def up(self, *words: str) -> tuple[float, str]:
         return self.run("up", "--api-port", str(self.ports[0]), "--port", str(self.ports[1]), *words)
 
 
@@ -55,18 +55,24 @@ def measure() -> Iterator[Row]:
     folder = Path(tempfile.mkdtemp(prefix="moorage-bench-", dir="/var/tmp"))
     stack = Stack(folder / "moorage", _free_ports())
     try:
-        yield "first `up` with the tour (downloads, prepares the environment)", f"{stack.up('--tour', 'examples/digits'):5.1f} s"
+        yield from _steps("first `up` with the tour, environment downloaded and prepared", *stack.up("--tour", "examples/digits"))
         stack.run("down")
-        yield "second `up`, to ready", f"{stack.up():5.1f} s"
+        yield from _steps("second `up`, to ready", *stack.up())
         time.sleep(SETTLE_SECONDS)
         yield from _idle(stack.home)
-        yield "`down`", f"{stack.run('down'):5.1f} s"
-        warm = stack.up("--tour", "examples/digits")
-        yield "`up` with the tour, environment prepared: start, train, register, deploy, score", f"{warm:5.1f} s"
+        yield "`down`", f"{stack.run('down')[0]:6.1f} s"
+        yield from _steps("`up` with the tour again, environment there", *stack.up("--tour", "examples/digits"))
     finally:
         if stack.home.exists():
             stack.run("down", "--purge", "--yes")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _steps(title: str, took: float, text: str) -> Iterator[Row]:
+    """The whole and the steps it told of (`cli/steps.py`)."""
+    yield title, f"{took:6.1f} s"
+    for name, seconds in re.findall(r"^\[\d+/\d+\] (.+?) \.* ([\d.]+) s$", text, re.MULTILINE):
+        yield f"  {name}", f"  {float(seconds):6.1f} s"
 
 
 def _idle(home: Path) -> Iterator[Row]:
