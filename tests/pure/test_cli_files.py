@@ -77,7 +77,28 @@ def test_amlignore_takes_the_place_of_gitignore(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("b")
     (tmp_path / ".gitignore").write_text("a.txt")
     (tmp_path / ".amlignore").write_text("b.txt")
-    assert [file.name for file in take(tmp_path).files] == [".gitignore", "a.txt"]
+    assert [file.name for file in take(tmp_path).files] == [".amlignore", ".gitignore", "a.txt"]
+
+
+def test_the_hash_is_the_one_that_the_sdk_makes_of_the_same_folder(tmp_path: Path) -> None:
+    files = {
+        "train.py": "print(1)\n",
+        ".amlignore": "*.log\nskip/\n",
+        "B/Z.txt": "x",
+        "a/empty": "",
+        "b-1": "b-1",
+        "é #1.txt": "é\r\n",
+        "_x": "u",
+        "a.log": "no",
+        "skip/n": "n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode())
+    # What azure-ai-ml 1.35.2 sends as `hash` with hashVersion 202208.
+    assert take(tmp_path).hash() == "a7244d02bdd2083ad7a8985c22cac7360a02f08ceb1cd66140cf74de6aff48df"
+    assert take(tmp_path / "train.py").hash() == "7e6aee81e75d7941c8a3ec46da6b49c0905194136af456e2271f263c3bbefefe"
 
 
 def test_the_hash_follows_names_and_contents_and_not_times(tmp_path: Path) -> None:

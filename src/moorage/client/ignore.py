@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Never code, often huge; the original's tools leave them out as well.
-ALWAYS = (".git/", "__pycache__/", ".ipynb_checkpoints/", ".DS_Store", ".amlignore")
+# Never code, often huge. The original's SDK sends them, so a folder that holds them has another hash there.
+ALWAYS = (".git/", "__pycache__/", ".ipynb_checkpoints/", ".DS_Store")
 
 
 @dataclass(frozen=True, slots=True)

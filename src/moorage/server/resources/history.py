@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 from moorage.clock import rfc3339_micro
@@ -149,8 +150,15 @@ def _resolved(tx: Transaction, call: Call, asset_id: str, pascal: bool) -> Manif
         if output.get("uri")
         else default_output(job.name, named["output"])
     )
-    uri = place.long_uri(call.workspace) if isinstance(place, DatastorePath) else str(output.get("uri"))
-    return {"uri": uri, "type": run_output_type(str(output.get("jobOutputType", "uri_folder")), pascal=pascal)}
+    kind = run_output_type(str(output.get("jobOutputType", "uri_folder")), pascal=pascal)
+    uri = _place(place, kind).long_uri(call.workspace) if isinstance(place, DatastorePath) else str(output.get("uri"))
+    return {"uri": uri, "type": kind}
+
+
+def _place(place: DatastorePath, kind: str) -> DatastorePath:
+    """The path as the SDK lists it, by prefix: with a slash a file is not found, and without one the siblings of a folder are as well."""
+    path = place.path.rstrip("/")
+    return replace(place, path=path if not path or kind.lower() in ("uri_file", "urifile") else f"{path}/")
 
 
 ROUTES = (
