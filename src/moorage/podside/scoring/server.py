@@ -37,7 +37,8 @@ def serve() -> int:
 def _bind() -> socket.socket | None:
     """Bound, not listening: until a worker is ready, connections are refused."""
     host, port = os.environ.get("POD_IP") or "127.0.0.1", _number("AZUREML_SCORING_PORT", _DEFAULT_PORT)
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    # The protocol is named, because asyncio turns Nagle's algorithm off only then, and every second answer would take 40 ms.
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
