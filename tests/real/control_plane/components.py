@@ -96,7 +96,8 @@ def flags(layout: Layout) -> dict[str, list[str]]:
             f"--service-account-key-file={pki / 'service-accounts.key'}",
             f"--service-account-signing-key-file={pki / 'service-accounts.key'}",
             "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
+            # The second is on in OpenShift and asks for more permissions than plain Kubernetes.
+            "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
             f"--audit-policy-file={layout.folder / 'audit-policy.yaml'}",
             f"--audit-log-path={layout.audit_log}",
             "--allow-privileged",

@@ -129,6 +129,7 @@ class Plane:
             return False
         with self._locked():
             self.stop_nodes()
+            unroute()
             for name in reversed(settings["commands"]):
                 self.stop(name)
             for each in self.folder.iterdir():

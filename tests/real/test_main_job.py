@@ -1,0 +1,160 @@
+"""The main job on a real control plane: install, train, serve, score, with the rights that our roles grant and with servers that go away meanwhile.
+
+Pods run on our own node agent (tests/real/nodes). Slow: a real training job and a real deployment, each with an environment of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moorage.extension.manifests import NAMESPACE, Connection, render
+from moorage.extension.settings import parse_settings
+from tests.real import audit
+from tests.real.audit import Permission
+from tests.real.conftest import RealCluster
+from tests.real.control_plane.plane import Plane, routed
+from tests.real.workspace import SETTINGS, Workspace, served_workspace
+from tests.stack.conftest import EXAMPLE
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+# Needed, but only after what does not happen in these tests.
+RARELY = {
+    # An event that is recorded again is counted up.
+    *(Permission("gateway", "", "events", verb) for verb in ("get", "patch")),
+    # Taken away when a plan leaves them out while the owner lives; else they go with their owner.
+    *(Permission("gateway", "", resource, "delete") for resource in ("configmaps", "services")),
+    Permission("gateway", "apps", "deployments", "delete"),
+    # An apply that conflicts looks at what is there.
+    *(Permission("gateway", "moorage.dev", resource, "get") for resource in ("onlineendpoints", "onlinedeployments")),
+    # Checked at admission of owned objects, where the audit log does not show it.
+    *(
+        Permission("gateway", "moorage.dev", f"{name}/finalizers", "update")
+        for name in ("trainingjobs", "onlineendpoints", "onlinedeployments")
+    ),
+}
+WAITING = """
+type: command
+command: while [ ! -e {gate} ]; do sleep 0.1; done; echo through the gate
+environment: {{image: python:3.11}}
+compute: azureml:local
+"""
+
+
+@pytest.fixture(scope="module")
+def plane(real: RealCluster) -> Iterator[Plane]:
+    """The control plane with nodes."""
+    if real.plane is None:
+        pytest.skip("a cluster that was given cannot run images that lie in no registry")
+    plane = real.plane
+    settings = plane.settings or {}
+    before = settings.get("nodes") or 0
+    if not before:
+        plane.up(settings["minor"], _unused, nodes=2)
+    yield plane
+    if not before:
+        plane.up(settings["minor"], _unused, nodes=0)
+
+
+def _unused() -> None:  # type: ignore[return]
+    raise AssertionError("the control plane is up already")
+
+
+@pytest.fixture(scope="module")
+def workspace(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace with the extension installed and the cluster attached; `since` says where its part of the audit log begins."""
+    # Below /tmp each container has a folder of its own, and they take the environment's packages from the service's machine.
+    folder = Path("/var/tmp") / tmp_path_factory.mktemp("real").name
+    since = plane.layout.audit_log.stat().st_size
+    try:
+        with served_workspace(folder / "home", plane.layout.kubeconfig) as workspace:
+            workspace.since = since
+            workspace.install()
+            yield workspace
+            workspace.remove()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_every_component_of_the_extension_is_ready(workspace: Workspace) -> None:
+    shown = workspace.ok("extension", "show", "--name", "moorage").json
+    assert shown["provisioningState"] == "Succeeded", shown
+    states = {each["name"]: each["state"] for each in shown["components"]}
+    assert states["gateway"] == states["aml-operator"] == states["azureml-fe-v2"], states
+    cluster = workspace.ok("cluster", "show", "--name", "real").json
+    assert cluster["connectivity_status"] == "Connected", cluster
+
+
+def test_the_example_trains(workspace: Workspace) -> None:
+    ran = workspace.ok("job", "create", "-f", str(EXAMPLE / "train.yml"), "--name", "digits-real", "--stream")
+    assert "accuracy on the held-out ones" in ran.out
+    assert workspace.ok("job", "show", "-n", "digits-real").json["status"] == "Completed"
+
+
+def test_a_canceled_job_ends_and_leaves_no_pod(workspace: Workspace, tmp_path: Path) -> None:
+    job = tmp_path / "job.yml"
+    job.write_text(WAITING.format(gate="/nowhere"))
+    workspace.ok("job", "create", "-f", str(job), "--name", "canceled")
+    workspace.until(lambda: _status(workspace, "canceled") == "Running", "the job runs", 60)
+    workspace.ok("job", "cancel", "-n", "canceled")
+    workspace.until(lambda: _status(workspace, "canceled") == "Canceled", "the job is canceled", 60)
+    assert "canceled" not in workspace.kubectl("get", "pods", "-n", "training", "-o", "name")
+
+
+@pytest.mark.parametrize("component", ["kube-apiserver", "etcd"])
+def test_a_job_outlives_a_restart_of(component: str, plane: Plane, workspace: Workspace, tmp_path: Path) -> None:
+    gate = Path(workspace.home.folder) / f"gate-{component}"
+    name = f"through-{component}"
+    job = tmp_path / "job.yml"
+    job.write_text(WAITING.format(gate=gate))
+    workspace.ok("job", "create", "-f", str(job), "--name", name)
+    workspace.until(lambda: _status(workspace, name) == "Running", "the job runs", 60)
+    restarting = threading.Thread(target=plane.restart, args=(component,))
+    restarting.start()
+    # The job ends while nobody can be told.
+    gate.touch()
+    restarting.join(120)
+    workspace.until(lambda: _status(workspace, name) == "Completed", f"the job outlives {component}", 120)
+    assert "through the gate" in workspace.ok("job", "stream", "-n", name).out
+
+
+def test_the_model_is_served_and_scores(workspace: Workspace, tmp_path: Path) -> None:
+    if not routed():
+        pytest.skip("EndpointSlices refuse loopback addresses, and this user may not route others to this machine (ip route add local)")
+    workspace.ok("model", "create", "--name", "digits", "--type", "custom_model", "--path", "azureml://jobs/digits-real/outputs/model")
+    workspace.ok("online-endpoint", "create", "-f", str(EXAMPLE / "endpoint.yml"))
+    workspace.ok("online-deployment", "create", "-f", str(EXAMPLE / "deployment.yml"), "--all-traffic")
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"images": [[0.0] * 64]}))
+    answer = workspace.ok("online-endpoint", "invoke", "-n", "digits", "--request-file", str(request))
+    assert len(answer.json["digits"]) == 1
+    workspace.ok("online-endpoint", "delete", "-n", "digits", "--yes")
+    workspace.until(lambda: "digits-blue" not in workspace.kubectl("get", "pods", "-n", "training", "-o", "name"), "its pods go", 60)
+
+
+def test_our_service_accounts_use_every_right_they_have_and_need_no_other(plane: Plane, workspace: Workspace) -> None:
+    account = audit.read(plane.layout.audit_log, NAMESPACE, since=workspace.since)
+    assert account.denied == ()
+    settings = parse_settings(SETTINGS, {})
+    granted = audit.granted(render("moorage", settings, Connection("", "", "", "")))
+    assert not granted - set(account.used) - RARELY
+    assert granted >= RARELY
+
+
+def test_the_extension_leaves_nothing_but_what_belongs_to_others(workspace: Workspace) -> None:
+    workspace.ok("extension", "delete", "--name", "moorage", "--force", "--yes")
+    left = workspace.kubectl(
+        "get", "clusterroles,clusterrolebindings,deployments,secrets,serviceaccounts", "-A", "-l", "moorage.dev/extension"
+    )
+    assert left.strip() == ""
+    assert workspace.kubectl("get", "namespaces", "azureml", "--ignore-not-found").strip() == ""
+
+
+def _status(workspace: Workspace, job: str) -> str:
+    return workspace.run("job", "show", "--name", job, "--query", "status", "-o", "tsv").out.strip()
