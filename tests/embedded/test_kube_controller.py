@@ -10,9 +10,11 @@ from datetime import timedelta
 import pytest
 
 from moorage.errors import Unavailable
+from moorage.kube.children import Children
 from moorage.kube.cluster import Cluster
 from moorage.kube.configuration import Child, ControllerConfig, Labelled, OwnedThrough, Related, Update
 from moorage.kube.controller import Controller
+from moorage.kube.informer import Informers
 from moorage.kube.kinds import CONFIG_MAP, EVENT, JOB, POD, PVC, SECRET, TRAINING_JOB
 from moorage.kube.metadata import controller_uid, name_of, uid_of
 from moorage.kube.reconcile import Observed, Plan
@@ -354,3 +356,27 @@ async def settled(cluster: WiredCluster) -> None:
 def test_a_finalizer_without_its_teardown_is_a_configuration_error() -> None:
     with pytest.raises(ValueError, match="belong together"):
         Controller(WiredCluster(None), ControllerConfig("x", TRAINING_JOB, reconcile, MANAGER, finalizer="a/b"))  # type: ignore[arg-type]
+
+
+async def test_a_child_that_was_made_counts_before_the_watch_has_told_of_it(cluster: WiredCluster) -> None:
+    parent = await cluster.create(TRAINING_JOB, a_training_job("p"))
+    informers = Informers(cluster)
+    late = informers.informer(JOB)  # not running yet: it knows of nothing
+    children = Children(cluster, MANAGER, [(Child(JOB), late)])
+    assert children.owned(parent) == {"Job": []}
+    assert await children.converge(parent, [a_job("p-1")]) == []
+    made = await cluster.get(JOB, "p-1", "default")
+    assert [uid_of(each) for each in children.owned(parent)["Job"]] == [uid_of(made)]
+    running = asyncio.create_task(informers.run())
+    try:
+        await late.synced.wait()
+        assert [uid_of(each) for each in children.owned(parent)["Job"]] == [uid_of(made)]
+        await cluster.delete(JOB, "p-1", "default")
+        await until_gone(cluster, JOB, "p-1", "default")
+        async with asyncio.timeout(5):
+            while late.get("p-1", "default") is not None:
+                await asyncio.sleep(0)
+        assert children.owned(parent) == {"Job": []}
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -49,6 +49,7 @@ class _Sent:
     generation: int
     versions: frozenset[str]  # resource versions that are not drift: the apply's result and what the cache still showed then
     lists: int  # of the informer at that time
+    made: Manifest | None  # the apply's result, until the cache shows the child
 
 
 class Children:
@@ -61,8 +62,21 @@ class Children:
         self._sent: dict[str, dict[tuple[Kind, Key], _Sent]] = {}
 
     def owned(self, parent: Manifest) -> dict[str, list[Manifest]]:
-        """What the parent controls now, by kind name."""
-        return {child.kind.kind: list(informer.controlled_by(uid_of(parent))) for child, informer in self._kinds.values()}
+        """What the parent controls now, by kind name: as the caches show it, and what was made and is not in them yet.
+
+        A plan that takes a child for absent just because the watch is late would, for one, call a job canceled whose pods are about to start.
+        """
+        found = {child.kind.kind: list(informer.controlled_by(uid_of(parent))) for child, informer in self._kinds.values()}
+        informers = {child.kind: informer for child, informer in self._kinds.values()}
+        for (kind, (namespace, name)), sent in self._sent.get(uid_of(parent), {}).items():
+            if sent.made is None:
+                continue
+            informer = informers[kind]
+            if informer.get(name, namespace) is None and informer.lists == sent.lists:
+                found[kind.kind].append(sent.made)
+            else:
+                sent.made = None
+        return found
 
     def forget(self, parent_uid: str) -> None:
         """The parent is gone."""
@@ -130,7 +144,8 @@ class Children:
                 return
         applied = await self._cluster.apply(child.kind, manifest, manager=self._manager, force=True)
         known = frozenset({version_of(applied), version_of(live)} if live is not None else {version_of(applied)})
-        sent[child.kind, key] = _Sent(digest, uid_of(applied), _generation(applied), known, informer.lists)
+        made = applied if live is None else None
+        sent[child.kind, key] = _Sent(digest, uid_of(applied), _generation(applied), known, informer.lists, made)
 
     async def _look(self, kind: Kind, manifest: Manifest) -> Manifest | None:
         """What the informer's selector may hide."""
