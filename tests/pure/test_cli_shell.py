@@ -171,7 +171,7 @@ def test_formats() -> None:
 
 
 def test_wide_characters_keep_columns_aligned() -> None:
-    assert output.aligned(["A", "B"], [["日本", "x"], ["ab", "y"]]) == "A     B\n----  -\n日本  x\nab    y"
+    assert tables.aligned(["A", "B"], [["日本", "x"], ["ab", "y"]]) == "A     B\n----  -\n日本  x\nab    y"
 
 
 def test_traffic_shares_are_read_and_checked() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from moorage.errors import Invalid, MoorageError
@@ -89,21 +88,3 @@ def error_document(error: MoorageError) -> dict[str, Any]:
     if error.details:
         found["details"] = [error_document(detail)["error"] for detail in error.details]
     return {"error": found}
-
-
-def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns under underlined headings, as `az` draws them; wide East Asian characters count twice."""
-    if not rows:
-        return ""
-    widths = [max(_width(heading), *(_width(row[index]) for row in rows)) for index, heading in enumerate(headings)]
-
-    def line(cells: Sequence[str]) -> str:
-        return "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)).rstrip()
-
-    return "\n".join([line(headings), line(["-" * width for width in widths]), *(line(row) for row in rows)])
-
-
-def _width(text: str) -> int:
-    import unicodedata
-
-    return len(text) + sum(unicodedata.east_asian_width(sign) in "WF" for sign in text if ord(sign) > 0x1100)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from moorage import clock
-from moorage.cli.output import aligned
 from moorage.client.connection import describe
 
 Column = str | Callable[[Mapping[str, Any]], Any]
@@ -146,3 +145,21 @@ def _cell(value: Any) -> str:
             return f"{len(value)} items"
         case _:
             return " ".join(str(value).split())[:120]
+
+
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under underlined headings, as `az` draws them; wide East Asian characters count twice."""
+    if not rows:
+        return ""
+    widths = [max(_width(heading), *(_width(row[index]) for row in rows)) for index, heading in enumerate(headings)]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+    return "\n".join([line(headings), line(["-" * width for width in widths]), *(line(row) for row in rows)])
+
+
+def _width(text: str) -> int:
+    import unicodedata
+
+    return len(text) + sum(unicodedata.east_asian_width(sign) in "WF" for sign in text if ord(sign) > 0x1100)
