@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Found:
     module: str
 
 
+@cache
 def error_codes() -> list[Found]:
     """Every `code="..."` given to an error of the tree, wherever it is made."""
     found = set()
