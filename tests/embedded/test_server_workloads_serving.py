@@ -131,6 +131,14 @@ async def test_a_failed_deployment_ends_its_operation_with_the_traceback(service
         assert (await service.ended(again))["status"] == "Succeeded"
 
 
+async def test_an_endpoint_whose_tokens_nobody_could_check_is_refused(service: Service) -> None:
+    await service.attached()
+    for mode in ("AMLToken", "aad_token"):
+        answer = await service.call("PUT", "onlineEndpoints/digits", endpoint_body(authMode=mode), status=400)
+        assert "Use Key" in answer["error"]["message"] and answer["error"]["target"] == "properties.authMode"
+        await service.call("GET", "onlineEndpoints/digits", status=404)
+
+
 async def test_traffic_must_add_up_and_name_deployments(service: Service) -> None:
     agent = await service.attached()
     async with agent.connected():
