@@ -176,6 +176,7 @@ def test_what_cannot_be_run_fails_at_once_and_says_why(changes: Manifest, reason
         ([pod("Running", upload=RUNNING, main=RUNNING)], "Running", "Running", "The command is running."),
         ([pod("Running", upload=RUNNING, main=terminated(0))], "Finalizing", "StoringOutputs", "outputs are being stored"),
         ([pod("Failed", main=terminated(1))], "Finalizing", "StoringOutputs", "being stored"),
+        ([pod("Failed", fetch=terminated(137))], "Preparing", "StartingPod", "before the command began"),
     ],
 )
 def test_a_jobs_phase_follows_its_pod(pods: Sequence[Manifest], phase: str, reason: str, words: str) -> None:

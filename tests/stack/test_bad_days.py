@@ -128,6 +128,22 @@ def test_a_job_completes_although_a_process_is_killed_in_the_middle(stack: Stack
         assert stack.up().code == 0, "up starts a supervisor again"
 
 
+def test_a_job_completes_although_its_download_is_killed(stack: Stack, tmp_path: Path) -> None:
+    stack.ok("job", "create", "-f", write(tmp_path, JOB.format(command="'echo ended'")), "--name", "survives-fetch")
+
+    def killed() -> bool:
+        found = subprocess.run(
+            ["pgrep", "-f", f"shim.py run {stack.home}/.*/containers/fetch/"], capture_output=True, text=True, check=False
+        )
+        below = [subprocess.run(["pgrep", "-P", shim], capture_output=True, text=True, check=False).stdout for shim in found.stdout.split()]
+        for pid in "".join(below).split():
+            os.kill(int(pid), signal.SIGKILL)
+        return any(below)
+
+    stack.until(killed, "the download begins")
+    stack.until(lambda: stack.job_status("survives-fetch") == "Completed", "the job is prepared again", seconds=60)
+
+
 def test_a_scoring_script_that_fails_in_init_shows_its_traceback(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "score").mkdir()
     write(tmp_path / "score", "def init():\n    raise ValueError('no model here')\n\ndef run(raw_data):\n    return 1\n", "score.py")

@@ -81,6 +81,8 @@ def _progress(pod: Manifest) -> Outcome:
         return Outcome(
             "Finalizing", "StoringOutputs", "The command has ended; its outputs are being stored.", finished.exit_code, finished.started
         )
+    if _phase(pod) == "Failed" and pod_status.running(main) is None:
+        return Outcome("Preparing", "StartingPod", "The pod ended before the command began; the cluster replaces it or gives the job up.")
     if _phase(pod) in ("Succeeded", "Failed"):
         return Outcome("Finalizing", "PodEnded", "The pod has ended; waiting for the cluster to conclude the job.")
     if begun := pod_status.running(main):
