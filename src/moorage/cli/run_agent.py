@@ -48,9 +48,10 @@ async def _serve(enabled: frozenset[str], pinned: Mapping[str, str], folder: Pat
     from moorage.kube.leader import LeaderElection, LeaseConfig
     from moorage.kube.remote import connect
     from moorage.router.admin import serve_pages, text_page
+    from moorage.specs.mounted import mounted
     from moorage.training import controller as training
 
-    connection = read_connection(folder)
+    connection = read_connection(Path(mounted(str(folder), os.environ)))
     cluster = connect()
     election = LeaderElection(cluster, LeaseConfig(LEASE, os.environ.get("POD_NAMESPACE", "azureml"), os.environ.get("POD_NAME", "agent")))
     known = asyncio.Event()

@@ -27,6 +27,7 @@ from moorage.kube.cluster import EventType, Listing, LogOptions, PatchType, Watc
 from moorage.kube.kinds import POD, Kind
 from moorage.kube.status import error_of
 from moorage.specs.manifest import Manifest
+from moorage.specs.mounted import mounted
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -49,7 +50,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Remot
         Invalid: the configuration is missing, unreadable, or has no such context.
     """
     if kubeconfig is None and context is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
-        return in_cluster()
+        return in_cluster(Path(mounted(str(SERVICE_ACCOUNT), os.environ)))
     path = kubeconfig or Path(os.environ.get("KUBECONFIG") or "~/.kube/config")
     try:
         config = KubeConfig.from_file(path).get(context)

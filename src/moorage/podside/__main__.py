@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from datetime import timedelta
@@ -11,9 +12,10 @@ from pathlib import Path
 
 from moorage.errors import Invalid, MoorageError
 from moorage.specs.manifest import Manifest
+from moorage.specs.mounted import mounted
 
 # Kubernetes' default terminationMessagePath, and its limit for what is read from it.
-_TERMINATION_LOG = Path("/dev/termination-log")
+_TERMINATION_LOG = "/dev/termination-log"
 _MESSAGE_LIMIT = 3500
 
 
@@ -74,15 +76,21 @@ def _plan(path: Path) -> Manifest:
         plan: Manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise Invalid(f"{path} is not JSON: {error}.", code="InvalidPlan") from error
-    return plan
+    return {
+        **plan,
+        "folders": [mounted(folder, os.environ) for folder in plan.get("folders") or ()],
+        "downloads": [{**each, "to": mounted(each["to"], os.environ)} for each in plan.get("downloads") or ()],
+        "uploads": [{**each, "from": mounted(each["from"], os.environ)} for each in plan.get("uploads") or ()],
+    }
 
 
 def _fail(error: MoorageError) -> int:
     text = json.dumps({"code": error.code, "message": error.message[:_MESSAGE_LIMIT]})
     # Only where the node has put it; elsewhere the last line of the log is what is read.
-    if _TERMINATION_LOG.exists():
+    log = Path(mounted(_TERMINATION_LOG, os.environ))
+    if log.exists():
         with contextlib.suppress(PermissionError):
-            _TERMINATION_LOG.write_text(text, encoding="utf-8")
+            log.write_text(text, encoding="utf-8")
     print(text, file=sys.stderr, flush=True)
     return 1
 

@@ -21,6 +21,7 @@ from moorage.embedded.node.status import qos_class
 from moorage.embedded.node.volumes import SERVICE_ACCOUNT_PATH
 from moorage.errors import Invalid, NotFound
 from moorage.specs.manifest import Manifest
+from moorage.specs.mounted import VARIABLE
 from moorage.specs.quantities import parse_quantity
 
 TERMINATION_LOG = "/dev/termination-log"
@@ -134,10 +135,8 @@ def compose(
     }
     if not confined:
         rewriting = mounts.rewriting(mounted)
-        env["MOORAGE_MOUNTS"] = json.dumps(dict(rewriting.folders))
-        launch = {**rewriting.launch({**launch, "env": {k: v for k, v in env.items() if k != "MOORAGE_MOUNTS"}})}
-        launch["env"]["MOORAGE_MOUNTS"] = env["MOORAGE_MOUNTS"]
-        return launch
+        launch = rewriting.launch(launch)
+        return {**launch, "env": {**launch["env"], VARIABLE: json.dumps(dict(rewriting.folders))}}
     (place.attempt / "root").mkdir()
     launch["steps"] = mounts.plan(_root_mounts(mounted, cwd, place, machine), HostFiles())
     return launch

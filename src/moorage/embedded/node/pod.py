@@ -28,6 +28,7 @@ from moorage.kube.informer import Informer
 from moorage.kube.kinds import POD
 from moorage.kube.metadata import describe
 from moorage.specs.manifest import Manifest
+from moorage.specs.mounted import VARIABLE
 from moorage.specs.quantities import parse_quantity
 
 log = logging.getLogger(__name__)
@@ -396,7 +397,7 @@ class Pod:
     def _tell_mounts(self, document: Manifest) -> None:
         confinement = self._services.machine.confinement
         if confinement.mode == "none":
-            places = ", ".join(f"{path} is {folder}" for path, folder in json.loads(document["env"]["MOORAGE_MOUNTS"]).items())
+            places = ", ".join(f"{path} is {folder}" for path, folder in json.loads(document["env"][VARIABLE]).items())
             message = f"Volumes cannot appear at their paths ({confinement.reason}); paths in command, args and env are rewritten: {places}"
             self.event_once("Warning", "MountNamespaceUnavailable", message)
 

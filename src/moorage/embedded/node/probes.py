@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import ssl
@@ -16,8 +17,10 @@ from typing import Any
 
 from moorage.embedded.node import shim
 from moorage.embedded.node.attempt import Attempt
+from moorage.embedded.node.mounts import Rewriting
 from moorage.errors import Invalid, MoorageError
 from moorage.specs.manifest import Manifest
+from moorage.specs.mounted import VARIABLE
 
 _LONGEST_OUTPUT = 10 * 1024
 _LONGEST_HEAD = 64 * 1024
@@ -137,7 +140,11 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 async def execute(attempt: Attempt, command: list[str], limit: timedelta) -> Look:
     """Run a command inside the container and read what it says; its whole process group ends with the time limit."""
-    words = [sys.executable, "-I", "-S", "-B", str(Path(shim.__file__)), "enter", str(attempt.folder), str(attempt.pid), *command]
+    document = json.loads(await asyncio.to_thread((attempt.folder / "launch.json").read_text))
+    # Empty where the container has a root of its own.
+    places = Rewriting(json.loads(document["env"].get(VARIABLE) or "{}") if document["namespace"] == "none" else {})
+    words = [sys.executable, "-I", "-S", "-B", str(Path(shim.__file__)), "enter", str(attempt.folder), str(attempt.pid)]
+    words += map(places.text, command)
     child = await asyncio.create_subprocess_exec(
         *words,
         stdin=asyncio.subprocess.DEVNULL,
