@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moorage.specs.manifest import Manifest
 
 _PREFIX = "system:serviceaccount:"
-# A starting API server authorizes before it has read any role, built-in ones included. Clients must live with that, so it is no fault of a role.
-_COLD = 'clusterrole.rbac.authorization.k8s.io "system:basic-user" not found'
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,34 +26,28 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What was used and how often, and what was denied, with the API server's words."""
+    """What was used and what was denied, each with how often."""
 
     used: Counter[Permission]
-    denied: tuple[str, ...]
+    denied: Counter[Permission]
 
 
 def read(log: Path, namespace: str, *, since: int = 0) -> Account:
     """What the service accounts of a namespace did after byte `since` of the log."""
-    used: Counter[Permission] = Counter()
-    denied: list[str] = []
+    account = Account(Counter(), Counter())
     for event in _events(log, since):
         name = str(event["user"]["username"])
         reference = event.get("objectRef")
         if not name.startswith(f"{_PREFIX}{namespace}:") or reference is None:
             continue
-        status = event.get("responseStatus") or {}
-        if status.get("code") == 403:
-            if _COLD in status.get("message", ""):
-                continue
-            denied.append(f"{name} {event['verb']} {event['requestURI']}: {status.get('message', '')}")
-            continue
+        code = (event.get("responseStatus") or {}).get("code")
         part = f"/{reference['subresource']}" if reference.get("subresource") else ""
-        account, resource = name.rpartition(":")[2], f"{reference['resource']}{part}"
-        used[Permission(account, reference.get("apiGroup", ""), resource, event["verb"])] += 1
-        if event["verb"] == "patch" and status.get("code") == 201:
+        permission = Permission(name.rpartition(":")[2], reference.get("apiGroup", ""), f"{reference['resource']}{part}", event["verb"])
+        (account.denied if code == 403 else account.used)[permission] += 1
+        if event["verb"] == "patch" and code == 201:
             # An apply that makes the object is asked for both.
-            used[Permission(account, reference.get("apiGroup", ""), resource, "create")] += 1
-    return Account(used, tuple(denied))
+            account.used[replace(permission, verb="create")] += 1
+    return account
 
 
 def granted(manifests: Iterable[Manifest]) -> set[Permission]:

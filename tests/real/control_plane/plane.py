@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -164,7 +165,7 @@ class Plane:
         process = self._process(NODES)
         if process is not None:
             os.kill(process.pid, signal.SIGTERM)
-            self._until(lambda: not process.alive, GRACE_SECONDS, "the containers do not end", NODES)
+            self._until(lambda: _gone(process), GRACE_SECONDS, "the containers do not end", NODES)
         (self.folder / f"{NODES}.pid").unlink(missing_ok=True)
 
     def _spawn(self, name: str, words: list[str], **environment: str) -> None:
@@ -194,7 +195,7 @@ class Plane:
         process = self._process(name)
         if process is not None:
             os.kill(process.pid, signal.SIGKILL)
-            self._until(lambda: not process.alive, GONE_SECONDS, f"{name} does not end", name)
+            self._until(lambda: _gone(process), GONE_SECONDS, f"{name} does not end", name)
         (self.folder / f"{name}.pid").unlink(missing_ok=True)
 
     def restart(self, name: str) -> None:
@@ -291,6 +292,13 @@ class Plane:
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _gone(process: Process) -> bool:
+    """Whether nothing of it is left: a killed process whose threads still end counts as dead and yet holds its ports."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)
+    return not Path(f"/proc/{process.pid}").exists() or (not process.alive and started(process.pid) != "")
 
 
 def routed() -> bool:
