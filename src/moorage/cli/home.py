@@ -78,14 +78,16 @@ class Home:
                 f"{self.folder} is not empty and not a Moorage state folder. Set MOORAGE_HOME to another one.", target="MOORAGE_HOME"
             )
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
+            # Looked at before anything is made.
+            there = next(each for each in (self.folder, *self.folder.parents) if each.exists())
+            free = shutil.disk_usage(there).free
             if free < LEAST_FREE_BYTES:
                 raise Invalid(
                     f"Only {free // 2**20} MB are free on the disk of {self.folder}; Moorage needs {LEAST_FREE_BYTES // 2**20} MB. "
                     "Free some, or set MOORAGE_HOME to a folder on another disk.",
                     target="MOORAGE_HOME",
                 )
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.folder / _MARKER).touch(mode=0o600)
             for each in (self.run, self.folder / "logs", self.cluster, self.server):
                 each.mkdir(mode=0o700, exist_ok=True)

@@ -5,7 +5,9 @@ Owns httpx2 for the client. Nothing of a token or a signed link ever reaches a m
 
 from __future__ import annotations
 
+import html
 import random
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +30,8 @@ _ATTEMPTS = 4
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "PATCH"})
 _PASSING = frozenset({429, 502, 503, 504})
 _BODY_LIMIT = 2000
+# Of the blob facade, which speaks as Azure Storage does.
+_XML_ERROR = re.compile(r"<Error>\s*<Code>(?P<code>[^<]*)</Code>\s*<Message>(?P<message>[^<]*)</Message>")
 _CLASSES: Mapping[int, type[MoorageError]] = {
     401: Unauthenticated,
     403: Forbidden,
@@ -199,6 +203,9 @@ def error_of(response: Response) -> MoorageError:
     if status >= 500:
         suffix = f" (request {request_id})" if request_id else ""
         return MoorageError(f"the service failed{suffix}: {message}", code=code or "InternalError", target=target)
+    if code == "InsufficientStorage":
+        # Nothing that the caller could write differently.
+        return MoorageError(message, code=code, target=target)
     return _CLASSES.get(status, Invalid)(message, code=code, target=target, details=details)
 
 
@@ -209,7 +216,10 @@ def _envelope(response: Response) -> tuple[str | None, str, str | None, tuple[Mo
     try:
         found = response.json()
     except ValueError:
-        return None, response.text[:_BODY_LIMIT].strip(), None, ()
+        text = response.text[:_BODY_LIMIT].strip()
+        if text.startswith("<?xml") and (found := _XML_ERROR.search(text)):
+            return html.unescape(found["code"]), html.unescape(found["message"]), None, ()
+        return None, text, None, ()
     error = found.get("error") if isinstance(found, dict) else None
     return error_fields(error if isinstance(error, dict) else {})
 
