@@ -27,7 +27,9 @@ class Host:
         return {p[len(base) :]: entry for p, entry in self.entries.items() if p.startswith(base) and "/" not in p[len(base) :]}
 
 
-HOST = Host(usr=DIR, bin=Entry("link", "usr/bin"), mnt=DIR, mnt__disk=DIR, var=DIR, var__lib=DIR, var__run=Entry("link", "/run"), run=DIR, tmp=DIR)
+HOST = Host(
+    usr=DIR, bin=Entry("link", "usr/bin"), mnt=DIR, mnt__disk=DIR, var=DIR, var__lib=DIR, var__run=Entry("link", "/run"), run=DIR, tmp=DIR
+)
 
 
 def test_without_mounts_the_root_is_the_hosts_entries() -> None:
@@ -80,7 +82,10 @@ def test_a_file_gets_a_file_to_be_mounted_on() -> None:
 
 def test_paths_are_rewritten_where_they_stand_whole() -> None:
     rewrite = rewriting([Mount("/data", "/h/1"), Mount("/data/out", "/h/2"), Mount("/same", "/same")])
-    assert rewrite.text("cat /data/x /data/out/y /database /my/data '/data' --to=/data") == "cat /h/1/x /h/2/y /database /my/data '/h/1' --to=/h/1"
+    assert (
+        rewrite.text("cat /data/x /data/out/y /database /my/data '/data' --to=/data")
+        == "cat /h/1/x /h/2/y /database /my/data '/h/1' --to=/h/1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,7 @@ def test_variables_expand_as_in_kubernetes(text: str, wanted: str) -> None:
 
 
 POD = {
-    "metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {"b": "2", "a": "x\"y"}},
+    "metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {"b": "2", "a": 'x"y'}},
     "spec": {"nodeName": "n", "containers": [{"name": "c", "resources": {"limits": {"cpu": "1500m"}, "requests": {"memory": "1Gi"}}}]},
     "status": {"podIP": "127.16.0.1"},
 }

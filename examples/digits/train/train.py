@@ -23,7 +23,10 @@ def main() -> None:
 
     split = json.loads(options.split.read_text())
     digits = load_digits()
-    print(f"{len(digits.data)} images of {digits.images[0].shape[0]}x{digits.images[0].shape[1]} pixels, {split['held_out']} held out", flush=True)
+    print(
+        f"{len(digits.data)} images of {digits.images[0].shape[0]}x{digits.images[0].shape[1]} pixels, {split['held_out']} held out",
+        flush=True,
+    )
     train_x, test_x, train_y, test_y = train_test_split(
         digits.data, digits.target, test_size=split["held_out"], random_state=split["seed"], stratify=digits.target
     )
@@ -32,7 +35,9 @@ def main() -> None:
     model = make_pipeline(StandardScaler(), SVC(gamma=options.gamma, C=options.c))
     model.fit(train_x, train_y)
     accuracy = model.score(test_x, test_y)
-    print(f"trained on {len(train_x)} images in {time.perf_counter() - began:.2f} s, accuracy on the held-out ones {accuracy:.4f}", flush=True)
+    print(
+        f"trained on {len(train_x)} images in {time.perf_counter() - began:.2f} s, accuracy on the held-out ones {accuracy:.4f}", flush=True
+    )
 
     options.model.mkdir(parents=True, exist_ok=True)
     joblib.dump(model, options.model / "model.joblib")

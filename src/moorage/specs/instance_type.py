@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moorage.errors import Invalid
-from moorage.specs.quantities import parse_quantity
 from moorage.specs.manifest import Manifest
+from moorage.specs.quantities import parse_quantity
 
 DEFAULT_NAME = "defaultinstancetype"
 
