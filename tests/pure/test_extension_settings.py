@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moorage.errors import Invalid
-from moorage.extension.health import Code, preflight, supported_version, why_not_ready
+from moorage.extension.health import Code, CrashLoop, preflight, supported_version, why_not_ready
 from moorage.extension.manifests import NAMESPACE, Connection, components, render
 from moorage.extension.settings import KEYS, RouterService, parse_settings
 
@@ -172,3 +172,18 @@ def test_a_pod_that_is_not_ready_says_why() -> None:
     }
     assert why_not_ready(waiting) == "container agent waits: CrashLoopBackOff; its last run ended with exit code 2: no url"
     assert why_not_ready({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}) == ""
+
+
+def crashing(restarts: int, reason: str = "CrashLoopBackOff") -> dict[str, object]:
+    state = {"waiting": {"reason": reason}} if reason else {"running": {}}
+    return {
+        "metadata": {"name": "p", "uid": "u"},
+        "status": {"containerStatuses": [{"name": "agent", "restartCount": restarts, "state": state}]},
+    }
+
+
+def test_a_container_that_keeps_ending_while_we_wait_is_hopeless_and_one_that_did_before_is_not() -> None:
+    watched = CrashLoop()
+    assert [watched([crashing(restarts)]) for restarts in (7, 8, 9, 10)] == [False, False, False, True]
+    patient = CrashLoop()
+    assert [patient([crashing(restarts, "")]) for restarts in (0, 3, 5)] == [False, False, False]

@@ -92,6 +92,7 @@ def test_cancelling_ends_a_job(stack: Stack, tmp_path: Path) -> None:
     stack.until(lambda: stack.job_status("endless") == "Running", "the job runs")
     stack.ok("job", "cancel", "-n", "endless")
     stack.until(lambda: stack.job_status("endless") == "Canceled", "the job is cancelled")
+    assert "already ended: Canceled" in stack.ok("job", "cancel", "-n", "endless").err
 
 
 @pytest.mark.parametrize("victim", ["cluster", "server", "agent", "supervisor"])

@@ -110,9 +110,14 @@ def list_jobs(session: Session, max_results: int | None, archived_only: bool, in
 @name_option("job")
 @click.option("--no-wait", is_flag=True, help="Return once the service has accepted it.")
 def cancel_job(session: Session, name: str, no_wait: bool) -> None:
-    """Cancel a job. What it has stored so far is kept."""
+    """Cancel a job. What it has stored so far is kept; one that has ended already stays as it is."""
     from moorage.client.jobs import cancel
+    from moorage.specs.jobs import TERMINAL
 
+    status = (session.client.get(session.client.path("jobs", name)).get("properties") or {}).get("status")
+    if status in TERMINAL:
+        session.say(f"job {name} has already ended: {status}")
+        return
     cancel(session.client, name, wait=not no_wait)
     session.say(f"job {name}: cancellation is requested")
 

@@ -141,6 +141,28 @@ def why_not_ready(pod: Manifest) -> str:
     return f"phase {status.get('phase', 'Pending')}, not ready yet"
 
 
+# Starts of one container that failed while we looked on: the next ones fail the same way.
+_HOPELESS_RESTARTS = 3
+
+
+class CrashLoop:
+    """Asked with the pods as they change: whether a container of one keeps ending while we wait. Restarts from before do not count."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[str, str], int] = {}
+
+    def __call__(self, pods: Sequence[Manifest]) -> bool:
+        hopeless = False
+        for pod in pods:
+            for container in (pod.get("status") or {}).get("containerStatuses") or []:
+                key = pod["metadata"].get("uid", pod["metadata"]["name"]), container["name"]
+                restarts = int(container.get("restartCount", 0))
+                before = self._before.setdefault(key, restarts)
+                waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason")
+                hopeless |= waiting == "CrashLoopBackOff" and restarts - before >= _HOPELESS_RESTARTS
+        return hopeless
+
+
 def _ready(node: Manifest) -> bool:
     conditions = (node.get("status") or {}).get("conditions") or []
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from moorage.clock import rfc3339
+from moorage.clock import monotonic, rfc3339
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound, Unavailable
-from moorage.extension.health import Finding, preflight, unhealthy, why_not_ready
+from moorage.extension.health import CrashLoop, Finding, preflight, unhealthy, why_not_ready
 from moorage.extension.manifests import MANAGED_BY, NAMESPACE, Component, Connection, components, render
 from moorage.extension.settings import ExtensionSettings, check_name, parse_settings
 from moorage.extension.watching import patiently, until
@@ -285,17 +285,25 @@ async def _wait_ready(cluster: Cluster, deployments: Sequence[Manifest], wait: t
                 report(f"{each['metadata']['name']} ready")
         return not waiting
 
+    ready = asyncio.create_task(until(cluster, DEPLOYMENT, NAMESPACE, done))
+    hopeless = asyncio.create_task(until(cluster, POD, NAMESPACE, CrashLoop()))
+    began = monotonic()
     try:
-        async with asyncio.timeout(wait.total_seconds()):
-            await until(cluster, DEPLOYMENT, NAMESPACE, done)
-    except TimeoutError as error:
-        pods = (await cluster.list(POD, NAMESPACE)).items
-        reasons = "; ".join(f"{pod['metadata']['name']}: {why}" for pod in pods if (why := why_not_ready(pod)))
-        raise Unavailable(
-            f"{', '.join(sorted(waiting))} not ready after {wait.total_seconds():.0f} s. {reasons or 'No pod was created.'} "
-            f"See kubectl -n {NAMESPACE} get events; then run the command again, or moorage extension delete.",
-            code="ExtensionNotReady",
-        ) from error
+        await asyncio.wait({ready, hopeless}, timeout=wait.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            ready.result()
+            return
+    finally:
+        for task in (ready, hopeless):
+            task.cancel()
+        await asyncio.gather(ready, hopeless, return_exceptions=True)
+    pods = (await cluster.list(POD, NAMESPACE)).items
+    reasons = "; ".join(f"{pod['metadata']['name']}: {why}" for pod in pods if (why := why_not_ready(pod)))
+    raise Unavailable(
+        f"{', '.join(sorted(waiting))} not ready after {monotonic() - began:.0f} s. {reasons or 'No pod was created.'} "
+        f"See kubectl -n {NAMESPACE} get events; then run the command again, or moorage extension delete.",
+        code="ExtensionNotReady",
+    )
 
 
 def _deployment_ready(deployment: Manifest) -> bool:

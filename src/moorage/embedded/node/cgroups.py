@@ -49,7 +49,7 @@ class Cgroups:
         folders = []
         if self.v2:
             folder = self.v2 / name
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             _write(folder / "memory.max", str(limits.memory or "max"))
             # All of the container or nothing, as the kubelet does on v2.
             _write(folder / "memory.oom.group", "1")
@@ -58,14 +58,14 @@ class Cgroups:
             return Placement((str(folder / "cgroup.procs"),), str(folder / "memory.events"), memory=True)
         if self.memory:
             folder = self.memory / name
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             _write(folder / "memory.limit_in_bytes", str(limits.memory or -1))
             if limits.memory:
                 _write(folder / "memory.memsw.limit_in_bytes", str(limits.memory))
             folders.append(folder)
         if self.cpu:
             folder = self.cpu / name
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             _write(folder / "cpu.shares", str(max(2, limits.cpu_shares)))
             _write(folder / "cpu.cfs_quota_us", str(_quota(limits.cpu) or -1))
             folders.append(folder)
@@ -83,8 +83,12 @@ def remove(attempt: Path) -> None:
     except (FileNotFoundError, ValueError):
         return
     for procs in launch["cgroups"]:
+        folder = Path(procs).parent
         try:
-            Path(procs).parent.rmdir()
+            folder.rmdir()
+            if folder.parent.name == _FOLDER:
+                # The last one turns off the light; while others are in there this fails, as it should.
+                folder.parent.rmdir()
         except OSError as error:
             log.debug("cgroup %s stays: %s", procs, error)
 
