@@ -21,6 +21,7 @@ from tests.stack.conftest import KUBECTL, MOORAGE, ROOT, Ran, free_ports
 
 COMPUTE = "local"  # as the examples name it
 CLUSTER = "real"
+TRAINING = "training"
 SETTINGS = {
     "enableTraining": "True",
     "enableInference": "True",
@@ -97,7 +98,7 @@ class Workspace:
         settings = [f"{name}={value}" for name, value in SETTINGS.items()]
         self.ok("extension", "create", "--name", "moorage", "--cluster-name", CLUSTER, "--config", *settings)
         cluster = self.ok("cluster", "show", "--name", CLUSTER, "--query", "id", "-o", "tsv").out.strip()
-        self.ok("compute", "attach", "--type", "Kubernetes", "--name", COMPUTE, "--resource-id", cluster, "--namespace", "training")
+        self.ok("compute", "attach", "--type", "Kubernetes", "--name", COMPUTE, "--resource-id", cluster, "--namespace", TRAINING)
 
     def remove(self) -> None:
         self.run("extension", "delete", "--name", "moorage", "--force", "--yes")
