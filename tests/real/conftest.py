@@ -37,7 +37,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.real)
-            item.add_marker(pytest.mark.xdist_group("real"))
             if not asked:
                 item.add_marker(pytest.mark.skip(reason="third ring, on a real Kubernetes: scripts/test --real"))
 

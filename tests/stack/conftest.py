@@ -139,9 +139,9 @@ def new_stack(folder: Path) -> Stack:
     return Stack(folder / "moorage", (api, port))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running stack, shared by the tests that leave it running."""
+    """A running stack, shared by the tests of a file, which leave it running."""
     made = new_stack(tmp_path_factory.mktemp("stack"))
     try:
         ran = made.up()

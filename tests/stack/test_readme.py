@@ -18,20 +18,12 @@ import pytest
 from tests.pure.test_docs_pages import console_commands
 from tests.stack.conftest import ROOT, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NOT_RUN = ("scripts/", "export ", "source ")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOUR = README.partition("\n## A tour")[2].partition("\n## ")[0]
 LINES = list(console_commands(TOUR))
-
-
-@pytest.fixture(scope="module")
-def toured(stack: Stack) -> Stack:
-    """The stack without what another test's tour left: the README creates its endpoint and its job."""
-    if stack.run("online-endpoint", "show", "-n", "digits").code == 0:
-        stack.ok("online-endpoint", "delete", "-n", "digits", "--yes")
-    return stack
 
 
 def test_the_readme_has_a_tour_to_type() -> None:
@@ -40,7 +32,7 @@ def test_the_readme_has_a_tour_to_type() -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if not line.startswith(NOT_RUN)])
-def test_a_line_of_the_tour_works_as_written(toured: Stack, line: str) -> None:
+def test_a_line_of_the_tour_works_as_written(stack: Stack, line: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euc", line],
@@ -48,11 +40,11 @@ def test_a_line_of_the_tour_works_as_written(toured: Stack, line: str) -> None:
         text=True,
         timeout=240,
         cwd=ROOT,
-        env=toured.environment | {"PATH": path},
+        env=stack.environment | {"PATH": path},
         stdin=subprocess.DEVNULL,
         check=False,
     )
-    assert done.returncode == 0, f"$ {line}\n{done.stdout}\n{done.stderr}\n{toured.logs()}"
+    assert done.returncode == 0, f"$ {line}\n{done.stdout}\n{done.stderr}\n{stack.logs()}"
     assert "Traceback" not in done.stderr
     assert done.stdout.strip() or done.stderr.strip()
 
