@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from moorage.errors import Conflict, Forbidden, Invalid
+from moorage.errors import Conflict, Forbidden, Invalid, NotFound
 from moorage.kube.cluster import Cluster
 from moorage.kube.kinds import CONFIG_MAP, NAMESPACE, POD, SECRET
 from moorage.kube.metadata import uid_of
@@ -63,9 +63,11 @@ class DeletionConformance:
         for name, propagation in (("f", "Foreground"), ("o", "Orphan")):
             await cluster.create(CONFIG_MAP, a_config_map(name, namespace=namespace))
             await cluster.delete(CONFIG_MAP, name, namespace, propagation=propagation)
-            if await exists(cluster, CONFIG_MAP, name, namespace):
+            try:
                 metadata = (await cluster.get(CONFIG_MAP, name, namespace))["metadata"]
-                assert metadata["finalizers"] == ["foregroundDeletion" if propagation == "Foreground" else "orphan"]
+            except NotFound:
+                continue  # where a garbage collector runs, it may have been faster
+            assert metadata["finalizers"] == ["foregroundDeletion" if propagation == "Foreground" else "orphan"]
 
 
 class ControllerConformance:
