@@ -8,6 +8,7 @@ from moorage.clock import rfc3339
 from moorage.errors import Conflict, Invalid, NotFound
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope, found
 from moorage.server.asks import ask
+from moorage.server.engine.objects import name_of
 from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, begin_deletion, finish_deletion
 from moorage.server.operations import accepted
 from moorage.server.paging import page_of, paged
@@ -21,6 +22,7 @@ from moorage.specs.instance_type import narrow
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import join
 from moorage.store import Cluster, DesiredObject, Operation, Resource, ResourceKey, Transaction
+from moorage.wire.access import keeping_access
 from moorage.wire.assets import DeploymentAssets
 from moorage.wire.bodies import read
 from moorage.wire.deployments import DeploymentProperties, Sku, answered, read_deployment, resources
@@ -53,6 +55,9 @@ async def _put(call: Call) -> Answer:
         sized = _sized(place, wanted)
         assets = resolve(tx, key, wanted)
         manifest = online_deployment(place.placement, key.parent, key.name, sized, assets, replicas=sku.capacity)
+        former = tx.desired.find(place.cluster.id, name_of(manifest))
+        served = current is not None and current.state.get("provisioningState") == ProvisioningState.SUCCEEDED
+        manifest = keeping_access(manifest, former.object if former else None, served=served)
         if current is None:
             state: Manifest = {"provisioningState": ProvisioningState.CREATING.value}
             stored = tx.resources.create(key, body, state=state)
