@@ -93,6 +93,19 @@ class Stack:
     def kill(self, role: str) -> None:
         os.kill(self.pid(role), signal.SIGKILL)
 
+    def kill_in_pod(self, namespace: str, labels: str, pattern: str) -> None:
+        """kill -9 the matching process of the pod with these labels, known by the pod's address in its environment."""
+        address = self.kubectl("get", "pods", "-n", namespace, "-l", labels, "-o", "jsonpath={.items[0].status.podIP}").out
+        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
+        mine = [
+            int(pid)
+            for pid in found
+            if address and f"POD_IP={address}" in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+        ]
+        assert mine, f"no process of the pod with {labels} matches {pattern}"
+        for pid in mine:
+            os.kill(pid, signal.SIGKILL)
+
     def logs(self) -> str:
         """The ends of the services' logs, for a failing test's message."""
         return "\n".join(

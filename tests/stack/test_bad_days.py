@@ -106,18 +106,7 @@ def test_a_job_completes_although_a_process_is_killed_in_the_middle(stack: Stack
     stack.ok("job", "create", "-f", write(tmp_path, text), "--name", name)
     stack.until(lambda: stack.job_status(name) == "Running", "the job runs")
     if victim == "agent":
-        pods = stack.kubectl(
-            "get", "pods", "-n", "azureml", "-l", "app.kubernetes.io/component=gateway", "-o", "jsonpath={.items[0].status.podIP}"
-        )
-        found = subprocess.run(["pgrep", "-f", "run agent --enable"], capture_output=True, text=True, check=False).stdout.split()
-        mine = [
-            int(pid)
-            for pid in found
-            if pods.out and f"POD_IP={pods.out}" in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
-        ]
-        assert mine
-        for pid in mine:
-            os.kill(pid, signal.SIGKILL)
+        stack.kill_in_pod("azureml", "app.kubernetes.io/component=gateway", "run agent --enable")
     else:
         stack.kill(victim)
     gate.touch()

@@ -26,6 +26,24 @@ def test_the_main_job_trains_serves_and_scores(stack: Stack) -> None:
     assert re.search(r"/api/v1/endpoint/digits/score$", endpoint["scoring_uri"])
 
 
+@pytest.mark.parametrize(
+    ("namespace", "labels", "pattern"),
+    [
+        ("azureml", "app.kubernetes.io/component=azureml-fe-v2", "moorage run router"),
+        ("default", "moorage.dev/endpoint=digits", "moorage_scoring"),
+    ],
+    ids=["router", "scoring server"],
+)
+def test_scoring_comes_back_after_a_process_on_its_way_was_killed(stack: Stack, namespace: str, labels: str, pattern: str) -> None:
+    def scored() -> bool:
+        ran = stack.run("online-endpoint", "invoke", "--name", "digits", "--request-file", str(EXAMPLE / "request.json"))
+        return ran.code == 0 and set(ran.json) == {"digits"}
+
+    stack.until(scored, "the endpoint scores")
+    stack.kill_in_pod(namespace, labels, pattern)
+    stack.until(scored, "the endpoint scores again")
+
+
 def test_what_was_done_is_there_after_down_and_up(stack: Stack) -> None:
     stack.ok("down")
     assert stack.run("status").code == 5
