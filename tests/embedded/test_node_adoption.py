@@ -141,6 +141,24 @@ async def test_a_container_runs_on_through_kill_9_and_its_exit_code_is_known(tmp
         assert text == b"one\ntwo\n"
 
 
+async def test_a_follower_is_told_of_what_was_written_before_the_shim_knew_of_it(tmp_path: Path) -> None:
+    """Else a line that comes between the follower's look at the file and its word to the shim waits for the next line, which may never come."""
+    state, folder = tmp_path / "state.db", tmp_path / "nodes"
+    await prepare(state, pod("echo only; exec sleep 300"))
+    async with agent_process(state, folder):
+        place = await started_folder(folder)
+    attempt = Attempt(place, "", lambda: None)
+    attempt.attach()
+    try:
+        attempt.grown.clear()
+        attempt.follow(True)
+        await asyncio.wait_for(attempt.grown.wait(), 10)
+        attempt.kill()
+        await asyncio.wait_for(attempt.ended.wait(), 20)
+    finally:
+        attempt.close()
+
+
 async def test_a_running_container_is_adopted_and_can_be_stopped(tmp_path: Path) -> None:
     state, folder = tmp_path / "state.db", tmp_path / "nodes"
     await prepare(state, pod("echo up; exec sleep 300"))

@@ -330,6 +330,9 @@ class Attendant:
                 self.kill_tree()
             elif line in (b"F1", b"F0"):
                 self.follow = line == b"F1"
+                if self.follow:
+                    # What was written between the follower's look at the file and this moment was told to nobody.
+                    self.tell(b"l")
             elif line[:1] == b"T":
                 self.terminate(float(line[1:]))
 
