@@ -53,6 +53,12 @@ def instance_types(entity: Mapping[str, Any]) -> str:
     return ", ".join(sorted(at(entity, "properties.instanceTypes") or {}))
 
 
+def components(entity: Mapping[str, Any]) -> str:
+    """Each installed component by name, with its state when that is not Ready."""
+    installed = [row for row in entity.get("components") or [] if row["state"] != "NotInstalled"]
+    return ", ".join(row["name"] if row["state"] == "Ready" else f"{row['name']} ({row['state']})" for row in installed)
+
+
 TABLES: Mapping[str, Mapping[str, Column]] = {
     "jobs": {
         "Name": "name",
@@ -100,6 +106,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "Nodes": "nodes",
     },
     "workspaces": {"Name": "name", "Resource group": "resource_group", "Location": "location", "Age": age},
+    "extensions": {"Name": "name", "State": "provisioningState", "Version": "version", "Components": components, "Message": "message"},
     "settings": {"Setting": "name", "Value": "value", "From": "source"},
 }
 
