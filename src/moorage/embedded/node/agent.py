@@ -11,7 +11,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from moorage.clock import now, rfc3339, rfc3339_micro
+from moorage.clock import monotonic, now, rfc3339, rfc3339_micro
 from moorage.embedded.node import logs, machine
 from moorage.embedded.node.pod import HOST_IP, Pod, Record, Services
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_INTERVAL = timedelta(seconds=10)
+# Clocks are slewed by less than this in ten seconds; more is somebody setting it, or a machine that slept.
+_JUMP = timedelta(seconds=2)
 _LEASE_SECONDS = 40
 _PAUSE_AFTER_DEFECT = timedelta(seconds=10)
 POD_NETWORK = IPv4Network("127.16.0.0/12")
@@ -104,8 +106,13 @@ class Node:
         self._informer.subscribe(self._changed)
         try:
             while True:
+                wall, steady = now(), monotonic()
                 await self._renew_lease()
                 await asyncio.sleep(LEASE_INTERVAL.total_seconds())
+                if abs((now() - wall).total_seconds() - (monotonic() - steady)) > _JUMP.total_seconds():
+                    # What was to be done at a time of day may be due: tokens that end with the clock, not with the time that has passed.
+                    log.warning("the clock was set; looking at every pod again")
+                    self.wake("")
         finally:
             self._closed = True
             for task in self._tasks.values():
