@@ -201,6 +201,16 @@ def test_a_taken_port_is_named_with_the_option_that_chooses_another(own_stack: S
     assert own_stack.run("status").code == 5
 
 
+def test_a_proxy_for_the_world_outside_is_not_asked_for_this_machine(
+    own_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    started = own_stack.up()
+    assert started.code == 0, started.err
+    own_stack.ok("job", "create", "-f", write(tmp_path, JOB.format(command="'echo through'")), "--stream")
+
+
 def test_a_folder_that_is_not_ours_is_never_touched(own_stack: Stack) -> None:
     own_stack.home.mkdir()
     (own_stack.home / "thesis.txt").write_text("mine")

@@ -141,7 +141,9 @@ def wait_ready(home: Home, settings: StackSettings) -> None:
 
 def answers(address: str, context: ssl.SSLContext) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=2, context=context) as answer:
+        # Never through a proxy: it is this machine that is asked.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        with opener.open(address, timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError, TimeoutError):
         return False

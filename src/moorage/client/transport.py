@@ -20,6 +20,7 @@ import httpx2
 
 from moorage import __version__
 from moorage.errors import Conflict, Expired, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
+from moorage.specs.addresses import is_loopback
 from moorage.specs.manifest import Manifest
 
 Response = httpx2.Response
@@ -54,13 +55,12 @@ class Transport:
 
     def __init__(self, url: str, *, token: str = "", ca: str = "", tell: Tell | None = None) -> None:
         parts = urlsplit(url)
-        loopback = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        loopback = is_loopback(url)
         if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
             raise Invalid(f"the service's address '{url}' must begin with https://, so that the token stays secret.", target="url")
         self.url = url.rstrip("/")
         self._tell = tell or (lambda line: None)
         headers = {"User-Agent": f"moorage/{__version__}", **({"Authorization": f"Bearer {token}"} if token else {})}
-        # A proxy for the world outside must not see, and cannot reach, a service on this machine.
         self._client = httpx2.Client(
             verify=trust(ca), headers=headers, timeout=TIMEOUT, trust_env=not loopback, limits=httpx2.Limits(max_connections=16)
         )
@@ -243,7 +243,7 @@ def score(uri: str, key: str, body: bytes, *, headers: Mapping[str, str], ca: st
     context = trust("")
     if ca:
         context.load_verify_locations(cafile=ca)
-    loopback = (urlsplit(uri).hostname or "").startswith(("127.", "localhost", "::1"))
+    loopback = is_loopback(uri)
     sent = {"User-Agent": f"moorage/{__version__}", "Content-Type": "application/json", "Authorization": f"Bearer {key}", **headers}
     limit = httpx2.Timeout(timeout.total_seconds(), connect=5.0)
     parts = urlsplit(uri)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 import moorage
 from moorage.clock import now
 from moorage.errors import Conflict, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
+from moorage.specs.addresses import is_loopback
 from moorage.wire.gateway import (
     HEARTBEAT_SECONDS,
     PREFIX,
@@ -92,6 +93,7 @@ class Workspace:
         self._base = f"{PREFIX}/{quote(connection.cluster, safe='')}"
         self._client = httpx2.AsyncClient(
             base_url=connection.url,
+            trust_env=not is_loopback(connection.url),
             auth=_AgentToken(connection.token, connection.token_file),
             verify=_trust(connection),
             timeout=httpx2.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),

@@ -26,6 +26,7 @@ from moorage.errors import Expired, Invalid, MoorageError, Throttled, Unauthenti
 from moorage.kube.cluster import EventType, Listing, LogOptions, PatchType, WatchEvent
 from moorage.kube.kinds import POD, Kind
 from moorage.kube.status import error_of
+from moorage.specs.addresses import is_loopback
 from moorage.specs.manifest import Manifest
 from moorage.specs.mounted import mounted
 
@@ -86,6 +87,7 @@ def _open(config: SingleConfig) -> RemoteCluster:
     return RemoteCluster(
         httpx2.AsyncClient(
             base_url=config.cluster.server,
+            trust_env=not is_loopback(config.cluster.server),
             verify=verify,
             auth=auth,
             timeout=httpx2.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS, pool=None),
