@@ -330,6 +330,9 @@ async def test_a_changed_config_map_reaches_a_running_container(cluster: LocalCl
     async with running(cluster, tmp_path):
         await cluster.create(POD, pod("u", script, main=main, volumes=[{"name": "m", "configMap": {"name": "m"}}]))
         await phase(cluster, "u", "Running")
+        # Running says the process was started, not that its shell has read the file.
+        while await text(cluster, "u") != "old":
+            await asyncio.sleep(0.05)
         await cluster.patch(CONFIG_MAP, "m", "default", {"data": {"k": "new"}})
         await phase(cluster, "u", "Succeeded")
         assert await text(cluster, "u") == "oldnew"
