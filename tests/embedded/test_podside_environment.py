@@ -14,7 +14,7 @@ import pytest
 
 from moorage.errors import Invalid, MoorageError
 from moorage.podside.environment import READY, prepare
-from moorage.specs.environment import environment_hash
+from moorage.specs.environment import SUBSTITUTE, environment_hash
 from moorage.specs.manifest import Manifest
 
 
@@ -37,6 +37,8 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(folder / "tinypkg-1.0-py3-none-any.whl", "w") as wheel:
         for name, text in contents.items():
             wheel.writestr(name, text)
+    # As on nodes of ours; what the others do stands in test_podside_interpreter.py.
+    monkeypatch.setenv("MOORAGE_INTERPRETER", "shared")
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))
@@ -62,6 +64,21 @@ def test_an_environment_is_prepared_once_and_its_scripts_run(tmp_path: Path, cap
     capsys.readouterr()
     prepare(wanted, root)
     assert capsys.readouterr().out == f"Environment {wanted['environment']['hash']} is there already\n"
+
+
+def test_a_ready_made_environment_makes_do_with_another_python_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conda = f"dependencies:\n- python=3.2\n- pip:\n  - tinypkg==0.9.*\n{SUBSTITUTE}: true\n"
+    root, wanted = tmp_path / "root", plan(conda=conda)
+    notice = prepare(wanted, root)
+    assert "env:1 is made for Python 3.2, which this cluster does not have; it runs on Python 3." in notice
+    assert f"Warning: {notice}" in capsys.readouterr().out
+    assert run(root, wanted, "tiny") == "tiny 42", "1.0 is the nearest version above 0.9"
+    assert prepare(wanted, root) == notice, "whoever finds it there is told as well"
+
+
+def test_an_environment_of_the_user_s_own_gets_its_python_or_none(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"asks for Python 3\.2, which this cluster cannot provide"):
+        prepare(plan(conda="dependencies:\n- python=3.2\n"), tmp_path / "root")
 
 
 def test_what_a_killed_pod_left_is_built_anew(tmp_path: Path) -> None:

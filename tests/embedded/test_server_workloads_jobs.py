@@ -96,7 +96,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"computeId": WS.child("computes", "nope")}, "no compute 'nope' (it has: local)"),
     ({"computeId": WS.child("computes", "serverless")}, "There is no serverless compute here"),
     ({"resources": {"instanceType": "huge"}}, "no instance type 'huge'. It has: defaultinstancetype, small"),
-    ({"environmentId": "azureml:AzureML-sklearn-1.0:3"}, "Curated environments"),
+    ({"environmentId": "azureml:AzureML-sklearn-9.9:3"}, "has, nearest first: sklearn-"),
     ({"environmentId": WS.child("environments", "e", "versions", "9")}, "environments 'e:9' does not exist; it has versions 1"),
     ({"codeId": WS.child("codes", "zz", "versions", "1")}, "properties.codeId: codes 'zz:1' does not exist"),
     (

@@ -46,10 +46,10 @@ WS = Workspace("s", "g", "w")
         ("azureml://jobs/j/outputs/artifacts/paths/outputs/m/", JobOutput("j", "artifacts", "outputs/m/")),
         ("runs:/j/outputs/m", JobOutput("j", "artifacts", "outputs/m")),
         ("https://example.org/x.csv", WebAddress("https://example.org/x.csv")),
-        ("azureml:AzureML-sklearn-1.0:10", RegistryReference("azureml:AzureML-sklearn-1.0:10")),
+        ("azureml:AzureML-sklearn-1.0:10", RegistryReference("azureml:AzureML-sklearn-1.0:10", name="AzureML-sklearn-1.0", version="10")),
         (
             "azureml://registries/azureml/environments/e/versions/1",
-            RegistryReference("azureml://registries/azureml/environments/e/versions/1"),
+            RegistryReference("azureml://registries/azureml/environments/e/versions/1", name="e", version="1"),
         ),
     ],
 )

@@ -11,6 +11,7 @@ from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Kind
 from moorage.wire.documents.uses import Role
 
+_REGISTRY = click.option("--registry-name", metavar="REGISTRY", help="Ready-made ones in place of the workspace's: azureml.")
 environments = group("environment", "Register what code runs in.")
 
 
@@ -21,6 +22,7 @@ environments = group("environment", "Register what code runs in.")
     examples=[
         "moorage environment create --file environment.yml",
         "moorage environment create -n sklearn --image python:3.11-slim --conda-file conda.yml",
+        "moorage environment create --file ours.yml --registry-name azureml",
     ],
 )
 @file_option("environment", required=False)
@@ -29,24 +31,44 @@ environments = group("environment", "Register what code runs in.")
 @click.option("--image", "-i", metavar="IMAGE", help="Container image.")
 @click.option("--conda-file", "-c", metavar="FILE", help="Conda specification of the packages.")
 @click.option("--description", metavar="TEXT", help="What it is.")
+@_REGISTRY
 @set_option()
-def create(session: Session, file: str | None, changes: tuple[str, ...], **options: str | None) -> Manifest:
-    """Register an environment. Content that is the latest version already makes no new one."""
-    return registry.create(session, Kind.ENVIRONMENT, file, changes, **options)
+def create(session: Session, file: str | None, changes: tuple[str, ...], registry_name: str | None, **options: str | None) -> Manifest:
+    """Register an environment. Content that is the latest version already makes no new one.
+
+    With --registry-name it becomes a ready-made one, for every workspace of the service; needs the role Owner on all of it.
+    """
+    return registry.create(session.in_registry(registry_name), Kind.ENVIRONMENT, file, changes, **options)
 
 
-@command(environments, "show", table="environments", examples=["moorage environment show -n sklearn --label latest"])
+@command(
+    environments,
+    "show",
+    table="environments",
+    examples=[
+        "moorage environment show -n sklearn --label latest",
+        "moorage environment show -n sklearn-1.5 -l latest --registry-name azureml",
+    ],
+)
 @name_option("environment")
 @registry.version_options
-def show(session: Session, name: str, version: str | None, label: str | None) -> Manifest:
+@_REGISTRY
+def show(session: Session, name: str, version: str | None, label: str | None, registry_name: str | None) -> Manifest:
     """Show a version of an environment."""
-    return registry.show(session, Role.ENVIRONMENT, name, version, label)
+    return registry.show(session.in_registry(registry_name), Role.ENVIRONMENT, name, version, label)
 
 
-@command(environments, "list", table="environments", examples=["moorage environment list", "moorage environment list -n sklearn"])
+@command(
+    environments,
+    "list",
+    table="environments",
+    examples=["moorage environment list", "moorage environment list -n sklearn", "moorage environment list --registry-name azureml"],
+)
 @registry.list_options
+@_REGISTRY
 def list_environments(
-    session: Session, name: str | None, max_results: int | None, archived_only: bool, include_archived: bool
+    session: Session, name: str | None, max_results: int | None, archived_only: bool, include_archived: bool, registry_name: str | None
 ) -> list[Manifest]:
-    """List environments, or the versions of one."""
+    """List environments, or the versions of one; with --registry-name the ready-made ones."""
+    session.in_registry(registry_name)
     return registry.listing(session, Role.ENVIRONMENT, name, max_results, archived_only=archived_only, include_archived=include_archived)

@@ -104,6 +104,12 @@ class Session:
             self._client = self._open.enter_context(Client(self.profile, tell=self.say))
         return self._client
 
+    def in_registry(self, name: str | None) -> Session:
+        """This session, with environments meant to be those of a registry when `name` is one."""
+        if name:
+            self.client.registry = name
+        return self
+
     def exit_with(self, code: int) -> None:
         """End the command with this exit code once its result is printed."""
         self.code = code

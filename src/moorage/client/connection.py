@@ -59,6 +59,8 @@ class Client:
         self.tell = tell or (lambda line: None)
         self.patience = patience
         self.profile = profile
+        # Where environments are looked for in place of the workspace; "" for the workspace itself.
+        self.registry = ""
         self.transport = Transport(profile.url, token=profile.token, ca=profile.ca, tell=self.tell)
 
     def __enter__(self) -> Client:
@@ -71,7 +73,10 @@ class Client:
         self.transport.close()
 
     def path(self, *segments: str) -> str:
-        """The path of something in the workspace, each segment quoted."""
+        """The path of something in the workspace, each segment quoted; of environments in the registry, when one is set."""
+        if self.registry and segments[:1] == ("environments",):
+            own = f"{self.workspace.id.rpartition('/workspaces/')[0]}/registries/{quote(self.registry, safe='')}"
+            return "/".join((own, *(quote(segment, safe="") for segment in segments)))
         return self.workspace.child(*(quote(segment, safe="") for segment in segments)) if segments else self.workspace.id
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Manifest:

@@ -45,7 +45,8 @@ def _run(options: Namespace, plan: Manifest) -> None:
         case "environment":
             from moorage.podside.environment import prepare
 
-            prepare(plan, options.root)
+            if notice := prepare(plan, options.root):
+                _leave({"code": "EnvironmentSubstituted", "message": notice[:_MESSAGE_LIMIT]})
         case _:
             from moorage.podside.access import Access
             from moorage.podside.upload import upload
@@ -85,14 +86,20 @@ def _plan(path: Path) -> Manifest:
 
 
 def _fail(error: MoorageError) -> int:
-    text = json.dumps({"code": error.code, "message": error.message[:_MESSAGE_LIMIT]})
-    # Only where the node has put it; elsewhere the last line of the log is what is read.
+    text = _leave({"code": error.code, "message": error.message[:_MESSAGE_LIMIT]})
+    print(text, file=sys.stderr, flush=True)
+    return 1
+
+
+def _leave(message: Manifest) -> str:
+    """Put the object where the operator reads it; answers its text."""
+    text = json.dumps(message)
+    # Only where the node has put it; of a failed container the last line of the log is read elsewhere.
     log = Path(mounted(_TERMINATION_LOG, os.environ))
     if log.exists():
         with contextlib.suppress(PermissionError):
             log.write_text(text, encoding="utf-8")
-    print(text, file=sys.stderr, flush=True)
-    return 1
+    return text
 
 
 if __name__ == "__main__":

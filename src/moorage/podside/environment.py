@@ -15,14 +15,17 @@ from pathlib import Path
 from time import monotonic
 
 from moorage.podside.installer import Uv, explained
-from moorage.podside.requirements import Requirements, read
+from moorage.podside.requirements import Requirements, loosened, read
 from moorage.specs.manifest import Manifest
 
 READY = ".moorage-ready"
 
 
-def prepare(plan: Manifest, root: Path) -> None:
+def prepare(plan: Manifest, root: Path) -> str:
     """Make `root`/HASH the environment of the plan; returns at once when it is, waits when another pod is at it.
+
+    Returns:
+        What its user must know about it: another Python than was asked for, other versions. Empty when it is just that.
 
     Raises:
         Invalid: the specs ask for what cannot be had; the message names it.
@@ -30,19 +33,25 @@ def prepare(plan: Manifest, root: Path) -> None:
     """
     wanted = plan.get("environment")
     if not wanted:
-        return
+        return ""
     key = str(wanted["hash"])
     target = root / key
     if _ready(target):
         print(f"Environment {key} is there already", flush=True)
-        return
+        return _notice(target)
     requirements = read(wanted.get("conda") or "", wanted.get("pip") or ())
     root.mkdir(parents=True, exist_ok=True)
     with _lock(root / ".locks" / key, wanted.get("name") or key):
         if _ready(target):
             print(f"Environment {key} has been prepared by another pod", flush=True)
-            return
+            return _notice(target)
         _build(root, target, wanted.get("name") or key, requirements)
+    return _notice(target)
+
+
+def _notice(target: Path) -> str:
+    text = (target / READY).read_text(encoding="utf-8")
+    return str(json.loads(text).get("notice") or "") if text else ""
 
 
 def _ready(target: Path) -> bool:
@@ -80,11 +89,21 @@ def _build(root: Path, target: Path, name: str, requirements: Requirements) -> N
         print(note, flush=True)
     uv = Uv(root)
     try:
-        version = uv.make(building, requirements.python)
+        substituted = requirements.substitute and not uv.has(requirements.python)
+        version = uv.make(building, "" if substituted else requirements.python)
         print(f"Preparing environment {name}: Python {version}, {len(requirements.lines)} requirements", flush=True)
-        if requirements.lines:
+        notice = ""
+        if substituted:
+            notice = (
+                f"Environment {name} is made for Python {requirements.python}, which this cluster does not have; it runs on Python {version} "
+                "with the nearest versions of its packages that exist for it."
+            )
+            print(f"Warning: {notice}", flush=True)
+        if requirements.lines and substituted:
+            uv.install_nearest(building, loosened(requirements.lines))
+        elif requirements.lines:
             uv.install(building, requirements.lines)
-        record = {"name": name, "python": version, "requirements": list(requirements.lines)}
+        record = {"name": name, "python": version, "requirements": list(requirements.lines), "notice": notice}
         (building / READY).write_text(json.dumps(record, indent=1), encoding="utf-8")
         building.rename(target)
     except OSError as error:

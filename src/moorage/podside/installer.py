@@ -40,12 +40,25 @@ class Uv:
         found = re.search(r"^version_info = (\S+)$", configuration, re.MULTILINE)
         return found[1] if found else python
 
-    def install(self, folder: Path, lines: Sequence[str]) -> None:
-        """Install requirement lines. Byte code too: users see the environment read-only and could not keep theirs."""
+    def install(self, folder: Path, lines: Sequence[str], *options: str) -> None:
+        """Install requirement lines, with options of `uv pip install`. Byte code too: users see the environment read-only and could not keep theirs."""
         with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
             file.flush()
-            self._run(["pip", "install", "--python", str(folder / "bin" / "python"), "--compile-bytecode", "--requirement", file.name])
+            target = ["--python", str(folder / "bin" / "python"), "--compile-bytecode", "--requirement", file.name]
+            self._run(["pip", "install", *target, *options])
+
+    def install_nearest(self, folder: Path, lines: Sequence[str]) -> None:
+        """Install the lowest versions above the lines' bounds that exist ready built: the nearest to what was meant, and no compiler."""
+        self.install(folder, lines, "--only-binary", ":all:", "--resolution", "lowest-direct")
+
+    def has(self, python: str) -> bool:
+        """Whether an interpreter of that version, or of its minor version, is here."""
+        try:
+            self._interpreter(python)
+        except Invalid:
+            return False
+        return True
 
     def _interpreter(self, python: str) -> str:
         own = getattr(sys, "_base_executable", "") or sys.executable

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moorage.errors import Invalid
+from moorage.specs.environment import SUBSTITUTE
 
 # Conda names whose Python package has another name.
 _RENAMED = {
@@ -49,6 +50,8 @@ class Requirements:
     python: str
     lines: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    # Where that Python is not to be had, another may do, with the packages' nearest versions.
+    substitute: bool = False
 
 
 def read(conda: str, pip: Sequence[str]) -> Requirements:
@@ -71,7 +74,17 @@ def read(conda: str, pip: Sequence[str]) -> Requirements:
         notes.append(f"Conda packages taken from the Python package index: {', '.join(moved)}")
     if left_out:
         notes.append(f"Conda packages left out, since they are no Python packages: {', '.join(left_out)}")
-    return Requirements(python, tuple(lines), tuple(notes))
+    return Requirements(python, tuple(lines), tuple(notes), substitute=_substitutes(conda))
+
+
+def _substitutes(conda: str) -> bool:
+    """Whether the specification is a ready-made one, whose name promises a family of packages rather than one interpreter."""
+    return bool(re.search(rf"^{re.escape(SUBSTITUTE)}: true$", conda, re.MULTILINE))
+
+
+def loosened(lines: Sequence[str]) -> list[str]:
+    """Requirement lines whose exact versions became lower bounds: `a==1.0.*` is `a>=1.0`."""
+    return [re.sub(r"===?\s*([0-9][^\s,;*]*?)(?:\.\*)?(?=\s*(?:,|;|$))", r">=\1", line) for line in lines]
 
 
 def _conda(text: str) -> tuple[str, list[str], list[str], list[str]]:

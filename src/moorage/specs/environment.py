@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 # Raised when a prepared environment of the same specs would come out different, so that cached ones are not taken for it.
 _RECIPE = "1"
+# A field of ours in a conda specification: where the cluster lacks its Python, another may be taken, with the packages' nearest versions.
+SUBSTITUTE = "x-moorage-substitute"
 
 
 def environment_hash(conda: str | None, pip: Sequence[str] | None) -> str:

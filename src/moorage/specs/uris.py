@@ -15,6 +15,8 @@ from moorage.ids import Workspace
 ASSET_TYPES = ("codes", "components", "data", "environments", "models")
 BLOB_DATASTORE = "workspaceblobstore"
 ARTIFACT_DATASTORE = "workspaceartifactstore"
+# Where the original keeps its ready-made environments.
+CURATED_REGISTRY = "azureml"
 
 _ARM = re.compile(
     r"^/?subscriptions/(?P<sub>[^/]+)/resource[gG]roups/(?P<rg>[^/]+)(?:/providers/Microsoft\.MachineLearningServices)?/workspaces/(?P<ws>[^/]+)/(?P<rest>.+)$",
@@ -82,9 +84,15 @@ class WebAddress:
 
 @dataclass(frozen=True, slots=True)
 class RegistryReference:
-    """Something of a registry, or a curated environment (`AzureML-...`), which lives in one."""
+    """Something of a registry, or a curated environment (`AzureML-...`), which lives in one. Neither version nor label: the latest."""
 
     text: str
+    registry: str = CURATED_REGISTRY
+    # As in the URL: `environments`.
+    type: str = "environments"
+    name: str = ""
+    version: str | None = None
+    label: str | None = None
 
 
 Reference = AssetReference | DatastorePath | JobOutput | WebAddress | RegistryReference
@@ -120,7 +128,7 @@ def parse_reference(text: str, *, target: str) -> Reference:
         named = _NAME_VERSION.match(plain.removeprefix("azureml:"))
         if named:
             if _is_curated(named["name"]):
-                return RegistryReference(plain)
+                return RegistryReference(plain, name=named["name"], version=named["version"], label=named["label"])
             return AssetReference(named["name"], named["version"], named["label"])
     raise Invalid(f"{target}: '{text}' is not a reference this service understands. Use {FORMS}.", target=target)
 
@@ -133,10 +141,22 @@ def _parse_azureml_uri(rest: str) -> Reference | None:
         case "jobs" if len(parts) >= 4 and parts[2] == "outputs" and parts[1] and parts[3]:
             tail = parts[4:]
             return JobOutput(parts[1], parts[3], _clean("/".join(tail[1:] if tail[:1] == ["paths"] else tail)))
-        case "registries":
-            return RegistryReference(f"azureml://{rest}")
+        case "registries" if len(parts) >= 4:
+            return _parse_registry(f"azureml://{rest}", parts[1], parts[2], parts[3:])
         case "subscriptions":
             return _parse_arm(rest)
+        case _:
+            return None
+
+
+def _parse_registry(text: str, registry: str, type_: str, rest: list[str]) -> RegistryReference | None:
+    match rest:
+        case [name] if name:
+            return RegistryReference(text, registry, type_, name)
+        case [name, "versions", version] if name and version:
+            return RegistryReference(text, registry, type_, name, version=version)
+        case [name, "labels", label] if name and label:
+            return RegistryReference(text, registry, type_, name, label=label)
         case _:
             return None
 
@@ -149,9 +169,11 @@ def _parse_arm(text: str) -> Reference | None:
     match found["rest"].split("/"):
         case [type_, name, "versions", version] if type_ in ASSET_TYPES and name and version:
             if type_ == "environments" and _is_curated(name):
-                return RegistryReference(text)
+                return RegistryReference(text, name=name, version=version)
             return AssetReference(name, version, type=type_, workspace=workspace)
         case [type_, name, "labels", label] if type_ in ASSET_TYPES and name and label:
+            if type_ == "environments" and _is_curated(name):
+                return RegistryReference(text, name=name, label=label)
             return AssetReference(name, label=label, type=type_, workspace=workspace)
         case [type_, name] if type_ in ASSET_TYPES and name:
             return AssetReference(name, type=type_, workspace=workspace)

@@ -87,6 +87,13 @@ def error(state: JobState) -> Manifest | None:
     return {"error": {"code": "UserError", "message": message, "details": [{"code": state.reason or "JobFailed", "message": message}]}}
 
 
+def _warnings(state: JobState) -> list[Manifest]:
+    """Why it waits, and what its pods say about the environment they got."""
+    notices = dict.fromkeys(str(pod["notice"]) for pod in state.pods if pod.get("notice"))
+    waiting = [{"source": "compute", "message": state.waiting}] if state.waiting else []
+    return [*waiting, *({"source": "environment", "message": notice} for notice in notices)]
+
+
 def run_times(state: JobState) -> Manifest:
     return {
         "startTimeUtc": rfc3339_micro(state.start_time) if state.start_time else None,
@@ -113,7 +120,7 @@ def run_details(name: str, state: JobState, properties: Mapping[str, object], lo
         "inputDatasets": [],
         "outputDatasets": [],
         "logFiles": dict(log_urls),
-        "warnings": [{"source": "compute", "message": waiting}] if waiting else [],
+        "warnings": _warnings(state),
         "error": error(state),
         "moorage": {"waiting": waiting, "reason": state.reason, "message": state.message, "exitCode": state.exit_code, "pods": state.pods},
     }
@@ -146,7 +153,7 @@ def run(name: str, body: Mapping[str, object], state: JobState, *, created: str,
         "properties": body.get("properties") or {},
         "hidden": bool(body.get("isArchived")),
         "error": error(state),
-        "warnings": [{"source": "compute", "message": state.waiting}] if state.waiting else [],
+        "warnings": _warnings(state),
     }
 
 

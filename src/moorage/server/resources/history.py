@@ -37,7 +37,8 @@ async def _details(call: Call) -> Answer:
     state = state_of(job)
     answer = run_details(job.name, state, job.properties.get("properties") or {}, _log_links(call, job, state.logs))
     if why:
-        answer["warnings"] = [{"source": "compute", "message": why}]
+        others = [each for each in answer["warnings"] if each["source"] != "compute"]
+        answer["warnings"] = [{"source": "compute", "message": why}, *others]
         answer["moorage"]["waiting"] = why
     return Answer(answer)
 

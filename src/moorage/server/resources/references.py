@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from moorage.errors import Invalid, NotFound
 from moorage.ids import Workspace
 from moorage.server.containers import foreign
+from moorage.server.resources import curated
 from moorage.specs.uris import (
     AssetReference,
     DatastorePath,
@@ -38,7 +39,10 @@ class Resolver:
         self._workspace = workspace
 
     def environment(self, text: str, *, target: str) -> Environment:
-        """What an environment reference stands for; curated ones are refused for now."""
+        """What an environment reference stands for: a version of the workspace's, or a ready-made one of the registry."""
+        reference = parse_reference(text, target=target)
+        if isinstance(reference, RegistryReference):
+            return curated.environment(self._tx, reference, target=target)
         version = self.version(text, "environments", target=target)
         return read_environment(version.key.parent, version.name, version.properties, target=target)
 
@@ -200,8 +204,7 @@ class Resolver:
 
 def _registry(text: str, target: str) -> Invalid:
     return Invalid(
-        f"{target}: '{text}' comes from a registry. Curated environments and registry assets are not available yet: "
-        "use an environment of your own, with an image or a conda file.",
+        f"{target}: '{text}' comes from a registry, which here has environments only. Register the asset in the workspace.",
         code="NotYetImplemented",
         target=target,
     )

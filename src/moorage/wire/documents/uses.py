@@ -12,6 +12,7 @@ from moorage.wire.documents.references import Named, Reference, ResourceId, Uri,
 
 ANONYMOUS_ENVIRONMENT = "CliV2AnonymousEnvironment"
 MODEL_TYPES = ("custom_model", "mlflow_model", "triton_model")
+_CURATED = "azureml-"
 # Field -> what the caller found for it: an asset's id, a URI, or a conda file's text.
 Resolved = Mapping[str, str]
 
@@ -72,6 +73,9 @@ def asset_id(workspace: Workspace, role: Role, reference: Reference) -> str | No
             return id
         case Uri(text):
             return text
+        case Named(name) if role is Role.ENVIRONMENT and name.lower().startswith(_CURATED):
+            # Ready-made ones are the service's to find; the original's SDK passes their short form on, too.
+            return str(reference)
         case Named(name, version, _) if version is not None:
             return workspace.child(role.value, name, "versions", version)
         case _:
