@@ -6,15 +6,13 @@ that no pod has asked for in a long time shows in the age of its `.moorage-ready
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
 from moorage.podside.installer import Uv, explained
+from moorage.podside.locks import held
 from moorage.podside.requirements import Requirements, loosened, read
 from moorage.specs.manifest import Manifest
 
@@ -41,7 +39,7 @@ def prepare(plan: Manifest, root: Path) -> str:
         return _notice(target)
     requirements = read(wanted.get("conda") or "", wanted.get("pip") or ())
     root.mkdir(parents=True, exist_ok=True)
-    with _lock(root / ".locks" / key, wanted.get("name") or key):
+    with held(root / ".locks" / key, f"environment {wanted.get('name') or key}"):
         if _ready(target):
             print(f"Environment {key} has been prepared by another pod", flush=True)
             return _notice(target)
@@ -63,19 +61,6 @@ def _ready(target: Path) -> bool:
     except OSError:
         pass  # a read-only volume; its age is then that of the environment
     return True
-
-
-@contextmanager
-def _lock(path: Path, name: str) -> Iterator[None]:
-    """Held by one pod at a time, let go by the kernel when its process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Another pod is preparing environment {name}; waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _build(root: Path, target: Path, name: str, requirements: Requirements) -> None:

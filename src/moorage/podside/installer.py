@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moorage.errors import Invalid, MoorageError, NotFound, Unavailable
+from moorage.podside.interpreter import shared, standalone
 
 _GLYPHS = re.compile(r"^[\s×│├╰─▶]+")
 _UNKNOWN = re.compile(r"[Bb]ecause (?P<name>[\w.\[\]-]+) was not found in the (?:package registry|provided package locations|cache)")
@@ -35,6 +36,8 @@ class Uv:
     def make(self, folder: Path, python: str) -> str:
         """A new environment of that Python in `folder`; answers its version."""
         interpreter = self._interpreter(python)
+        if not shared():
+            interpreter = str(standalone(Path(interpreter), self._root))
         self._run(["venv", "--quiet", "--relocatable", "--python", interpreter, str(folder)])
         configuration = (folder / "pyvenv.cfg").read_text(encoding="utf-8")
         found = re.search(r"^version_info = (\S+)$", configuration, re.MULTILINE)
@@ -65,11 +68,11 @@ class Uv:
         parts = python.split(".")
         if not python or (_SIMPLE.match(python) and [str(part) for part in sys.version_info[: len(parts)]] == parts):
             return str(Path(own).resolve())
-        if self._finds(python):
-            return python
+        if found := self._find(python):
+            return found
         if _SIMPLE.match(python) and len(parts) == 3:
             minor = ".".join(parts[:2])
-            if [str(part) for part in sys.version_info[:2]] == parts[:2] or self._finds(minor):
+            if [str(part) for part in sys.version_info[:2]] == parts[:2] or self._find(minor):
                 print(f"Python {python} is not available; another Python {minor} is used", flush=True)
                 return self._interpreter(minor)
         raise Invalid(
@@ -78,8 +81,10 @@ class Uv:
             target="environment",
         )
 
-    def _finds(self, python: str) -> bool:
-        return self._call(["python", "find", "--no-project", python]).returncode == 0
+    def _find(self, python: str) -> str:
+        """The path of an installed Python of that version; empty when there is none."""
+        found = self._call(["python", "find", "--no-project", python])
+        return found.stdout.strip() if found.returncode == 0 else ""
 
     def _installed(self) -> list[str]:
         listed = self._call(["python", "list", "--only-installed", "--output-format", "json"])

@@ -15,7 +15,7 @@ from moorage.embedded.node import mounts
 from moorage.embedded.node.attempt import LogLimits
 from moorage.embedded.node.cgroups import Cgroups, Limits
 from moorage.embedded.node.environment import Surroundings, command, expand, resolve
-from moorage.embedded.node.images import Images
+from moorage.embedded.node.images import Images, is_component
 from moorage.embedded.node.mounts import Entry, Mount
 from moorage.embedded.node.status import qos_class
 from moorage.embedded.node.volumes import SERVICE_ACCOUNT_PATH
@@ -157,6 +157,9 @@ def _base_environment(container: Manifest, around: Surroundings, place: Place, m
         "KUBERNETES_SERVICE_PORT_HTTPS": str(port),
         "KUBERNETES_PORT": f"tcp://{host}:{port}",
     }
+    if is_component(container.get("image", "")):
+        # Every image stands for the same interpreter here: environments link to it instead of carrying a copy (moorage.podside.interpreter).
+        env["MOORAGE_INTERPRETER"] = "shared"
     if machine.confinement.mode == "none":
         (place.attempt / "tmp").mkdir(exist_ok=True)
         env["TMPDIR"] = str(place.attempt / "tmp")
