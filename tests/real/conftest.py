@@ -17,10 +17,11 @@ from moorage.errors import MoorageError
 from moorage.kube import remote
 from moorage.kube.cluster import Cluster
 from moorage.kube.kinds import NAMESPACE, SERVICE_ACCOUNT
-from moorage.kube.metadata import labels_of, name_of
+from moorage.kube.metadata import name_of
 from moorage.testing.world import until
 from tests.real.control_plane.binaries import find, minors
-from tests.real.control_plane.plane import MARK, Plane, default_folder
+from tests.real.control_plane.plane import Plane, default_folder
+from tests.real.guard import objection
 
 ASKED = "MOORAGE_TEST_REAL"
 GIVEN = "MOORAGE_TEST_KUBECONFIG"
@@ -67,27 +68,24 @@ def real() -> Iterator[RealCluster]:
 
 
 def _guarded(real: RealCluster) -> RealCluster:
-    """Refuse a cluster that nobody declared to be for tests: they create and delete what they like."""
+    """Refuse a cluster that nobody declared to be for tests."""
 
-    async def marked() -> bool:
+    async def asked() -> str | None:
         cluster = remote.connect(real.kubeconfig)
         try:
-            return labels_of(await cluster.get(NAMESPACE, "default")).get(MARK) == "true"
+            return await objection(cluster, str(real.kubeconfig))
         finally:
             await cluster.close()
 
     try:
-        allowed = asyncio.run(marked())
+        refusal = asyncio.run(asked())
     except MoorageError as error:
-        pytest.exit(f"The cluster of {real.kubeconfig} cannot be asked whether it is for tests: {error}", returncode=4)
+        refusal = error.message
     finally:
         # As in tests/conftest.py: no loop is left behind that nobody closes.
         asyncio.set_event_loop(None)
-    if not allowed:
-        pytest.exit(
-            f"The cluster of {real.kubeconfig} is not marked as one for tests. If it is: kubectl label namespace default {MARK}=true",
-            returncode=4,
-        )
+    if refusal is not None:
+        pytest.exit(refusal, returncode=4)
     return real
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.real.control_plane.binaries import COMPONENTS, NoBinaries, find, minors
+from tests.real.control_plane import volcano
+from tests.real.control_plane.binaries import COMPONENTS, Broken, NoBinaries, find, minors
 from tests.real.control_plane.plane import Failed, Plane, default_folder
 
 
@@ -20,7 +20,10 @@ def main() -> int:
     try:
         match options.command:
             case "up":
-                _show(plane.up(options.minor, lambda: find(options.minor, options.binaries), nodes=options.nodes), options.output)
+                folder = options.volcano or volcano.given()
+                chosen = False if options.no_volcano else volcano.find(folder) if folder else None
+                status = plane.up(options.minor, lambda: find(options.minor, options.binaries), nodes=options.nodes, volcano=chosen)
+                _show(status, options.output)
             case "status":
                 status = plane.status()
                 _show(status, options.output)
@@ -33,11 +36,8 @@ def main() -> int:
                 if plane.settings is None:
                     raise Failed("Nothing runs; `scripts/kubernetes up` first.")
                 plane.restart(options.component)
-    except (Failed, NoBinaries) as error:
+    except (Failed, NoBinaries, Broken) as error:
         print(error, file=sys.stderr)
-        return 1
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        print(f"The build did not come to its end: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -58,11 +58,16 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--minor", default=default, choices=minors(), help=f"Kubernetes minor version (default {default})")
         if name == "up":
             command.add_argument("--binaries", type=Path, help=f"a folder with {', '.join(COMPONENTS)}")
+            scheduling = command.add_mutually_exclusive_group()
+            scheduling.add_argument(
+                "--volcano", type=Path, help=f"a folder with {', '.join(volcano.COMPONENTS)} and crd/*.yaml (default ${volcano.GIVEN})"
+            )
+            scheduling.add_argument("--no-volcano", action="store_true", help="without Volcano, and stop it where it runs")
             command.add_argument("--nodes", type=int, metavar="N", help="nodes of our own agent, on which pods really run (default: none)")
         if name in ("up", "status"):
             command.add_argument("-o", "--output", choices=("text", "json"), default="text")
         if name == "restart":
-            command.add_argument("component", choices=COMPONENTS)
+            command.add_argument("component", choices=(*COMPONENTS, *volcano.COMPONENTS))
     return parser
 
 
@@ -76,6 +81,7 @@ def _show(status: dict[str, Any], output: str) -> None:
     for name, pid in status["processes"].items():
         print(f"{name:24} {'process ' + str(pid) if pid else 'not running'}")
     print(f"{'Kubernetes':24} {status['version']}, {'ready' if status['ready'] else 'not ready'}, {status['url']}")
+    print(f"{'Volcano':24} {status['volcano'] or 'none'}")
     print(f"{'audit log':24} {status['audit_log']}")
     print(f"export KUBECONFIG={status['kubeconfig']}")
 

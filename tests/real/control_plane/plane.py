@@ -21,17 +21,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from moorage.cli.home import Process, started, write_private
 from moorage.identity.pki import ensure_authority, ensure_server_certificate
 from tests.real.control_plane.binaries import Binaries
 from tests.real.control_plane.certificates import client_certificate, kubeconfig, signing_key
 from tests.real.control_plane.components import AUDIT_POLICY, HOST, Layout, flags
+from tests.real.control_plane.volcano import CONFIGURATION, Volcano
+from tests.real.control_plane.volcano import USERS as VOLCANO
+from tests.real.control_plane.volcano import flags as volcano_flags
+from tests.real.control_plane.volcano import manifests as volcano_manifests
 
 # The mark stands in the cluster, since names of contexts are anybody's choice.
 MARK = "moorage.dev/test-cluster"
 NODES = "nodes"
+PODGROUPS = "/apis/scheduling.volcano.sh/v1beta1/podgroups"
+DEFAULT_QUEUE = "/apis/scheduling.volcano.sh/v1beta1/queues/default"
 # An address range that is nobody's (RFC 2544): EndpointSlices refuse loopback addresses, which pods have on the embedded cluster.
 POD_NETWORK = IPv4Network("198.18.0.0/16")
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -72,11 +78,14 @@ class Plane:
         assert settings is not None
         return Layout(self.folder, *settings["ports"])
 
-    def up(self, minor: str, binaries: Callable[[], Binaries], *, nodes: int | None = None) -> dict[str, Any]:
+    def up(
+        self, minor: str, binaries: Callable[[], Binaries], *, nodes: int | None = None, volcano: Volcano | Literal[False] | None = None
+    ) -> dict[str, Any]:
         """Start what does not run, wait until it serves, and return `status()`. After a crash or a reboot the same data is served again.
 
         Args:
             nodes: how many nodes our own agent makes, 0 for none; None leaves it as it was.
+            volcano: its scheduler and controllers as well; False for none; None leaves it as it was.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
@@ -97,6 +106,7 @@ class Plane:
             for name in flags(self.layout):
                 self.start(name)
             self._wait_ready()
+            settings = self._with_volcano(settings, volcano)
             if nodes is not None and nodes != settings.get("nodes"):
                 self.stop_nodes()
                 write_private(self.folder / "plane.json", json.dumps(settings | {"nodes": nodes}))
@@ -116,6 +126,7 @@ class Plane:
             "minor": settings["minor"],
             "version": settings["version"],
             "source": settings["source"],
+            "volcano": settings.get("volcano"),
             "folder": str(self.folder),
             "url": self.layout.url,
             "kubeconfig": str(self.layout.kubeconfig),
@@ -139,11 +150,33 @@ class Plane:
                 shutil.rmtree(each) if each.is_dir() else each.unlink()
         return True
 
+    def _with_volcano(self, settings: dict[str, Any], volcano: Volcano | Literal[False] | None) -> dict[str, Any]:
+        """Volcano started, with its definitions and rights, or stopped; the settings as they are then."""
+        commands = {name: words for name, words in settings["commands"].items() if name not in VOLCANO}
+        if volcano is False:
+            for name in VOLCANO:
+                self.stop(name)
+            settings = settings | {"commands": commands, "volcano": None}
+        elif volcano is not None:
+            for path, manifest in volcano_manifests(volcano):
+                body = json.dumps(manifest).encode()
+                url = f"{self.layout.url}{path}/{manifest['metadata']['name']}?fieldManager=moorage-test&force=true"
+                self._call(url, "admin", body, "PATCH", "application/apply-patch+yaml")
+            self._until(lambda: self._answers(PODGROUPS), READY_SECONDS, "Volcano's definitions are not served")
+            commands |= {name: [str(volcano.folder / name)] for name in VOLCANO}
+            settings = settings | {"commands": commands, "volcano": volcano.version}
+        write_private(self.folder / "plane.json", json.dumps(settings))
+        for name in VOLCANO:
+            if name in settings["commands"]:
+                self.start(name)
+                self._until(lambda: self._answers(DEFAULT_QUEUE), READY_SECONDS, "Volcano made no queue", name)
+        return settings
+
     def start(self, name: str) -> None:
         """Start a component unless it runs."""
         settings = self.settings
         assert settings is not None
-        self._spawn(name, [*settings["commands"][name], *flags(self.layout)[name]])
+        self._spawn(name, [*settings["commands"][name], *(flags(self.layout) | volcano_flags(self.layout))[name]])
 
     def start_nodes(self) -> None:
         """Start the node agents unless they run or none are wanted, and wait until the nodes are ready."""
@@ -227,11 +260,13 @@ class Plane:
             "kubeconfig": ("admin", "moorage-test-admin", "system:masters"),
             "controller-manager.kubeconfig": ("controller-manager", "system:kube-controller-manager", None),
             "scheduler.kubeconfig": ("scheduler", "system:kube-scheduler", None),
+            **{f"{name}.kubeconfig": (name, user, None) for name, user in VOLCANO.items()},
         }
         for file, (certificate, user, group) in users.items():
             client_certificate(authority, pki, certificate, user, group)
             kubeconfig(self.folder / file, layout.url, authority, pki, certificate)
         (self.folder / "audit-policy.yaml").write_text(AUDIT_POLICY)
+        (self.folder / "volcano-scheduler.yaml").write_text(CONFIGURATION)
 
     def _wait_ready(self) -> None:
         """Until the API is ready and the controllers have made the `default` ServiceAccount, without which no pod is accepted."""
@@ -243,9 +278,8 @@ class Plane:
     def _until(self, holds: Callable[[], bool], seconds: float, what: str, name: str | None = None) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
-            settings = self.settings
-            assert settings is not None
-            ended = [each for each in settings["commands"] if name is None and self._process(each) is None]
+            watched = flags(self.layout) if name is None else (name,) if name in VOLCANO else ()
+            ended = [each for each in watched if self._process(each) is None]
             if ended:
                 raise Failed(f"{ended[0]} ended. The end of {self._log(ended[0])}:\n{self._tail(ended[0])}")
             if time.monotonic() > deadline:
@@ -265,11 +299,13 @@ class Plane:
         answer = self._call(self.layout.etcd_url + path, "etcd-client", json.dumps(body).encode(), "POST")
         return dict(json.loads(answer))
 
-    def _call(self, url: str, certificate: str, body: bytes | None = None, method: str = "GET") -> bytes:
+    def _call(
+        self, url: str, certificate: str, body: bytes | None = None, method: str = "GET", type: str = "application/merge-patch+json"
+    ) -> bytes:
         pki = self.layout.pki
         context = ssl.create_default_context(cafile=str(pki / "ca.pem"))
         context.load_cert_chain(pki / f"{certificate}.pem", pki / f"{certificate}.key")
-        headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
+        headers = {"Content-Type": type if method == "PATCH" else "application/json"}
         request = urllib.request.Request(url, data=body, headers=headers, method=method)
         with urllib.request.urlopen(request, timeout=5, context=context) as answer:
             return bytes(answer.read())

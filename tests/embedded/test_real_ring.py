@@ -1,0 +1,54 @@
+"""What the third ring asks before it runs: whose cluster it is, and whether there is something to run on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.real.control_plane.plane import MARK
+from tests.real.guard import objection
+
+from moorage.errors import Unavailable
+from moorage.kube.kinds import NAMESPACE
+from moorage.testing.faults import Request, WiredCluster
+from moorage.testing.memory import in_memory_cluster
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+async def test_a_cluster_that_nobody_marked_is_refused_and_the_refusal_says_how_to_mark_it() -> None:
+    async with in_memory_cluster(crds=False) as cluster:
+        refusal = await objection(cluster, "somebody's kubeconfig")
+        assert refusal is not None
+        assert "somebody's kubeconfig is not marked" in refusal
+        assert f"kubectl label namespace default {MARK}=true" in refusal
+        await cluster.patch(NAMESPACE, "default", None, {"metadata": {"labels": {MARK: "false"}}})
+        assert await objection(cluster, "x") is not None
+        await cluster.patch(NAMESPACE, "default", None, {"metadata": {"labels": {MARK: "true"}}})
+        assert await objection(cluster, "x") is None
+
+
+async def test_a_cluster_that_does_not_answer_is_refused_too() -> None:
+    async with in_memory_cluster(crds=False) as memory:
+        cluster = WiredCluster(memory)
+
+        def fall_silent(request: Request) -> None:
+            raise Unavailable("connection refused")
+
+        cluster.before = fall_silent
+        refusal = await objection(cluster, "x")
+        assert refusal == "The cluster of x cannot be asked whether it is for tests: connection refused"
+
+
+def test_where_nothing_can_be_built_the_ring_says_why_and_ends_as_skipped(tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MOORAGE_", "KUBE", "GO"))}
+    nowhere = {"GOPROXY": "off", "GOMODCACHE": str(tmp_path / "modules"), "GOFLAGS": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.real.ring"], cwd=ROOT, env=kept | nowhere, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 77, done.stdout + done.stderr
+    # Without Go it says how to get some, with Go that its modules are out of reach.
+    assert "third ring on Kubernetes " in done.stdout and "SKIPPED, not run: " in done.stdout
+    assert "apt-get install golang-go" in done.stdout or "cannot be had here" in done.stdout

@@ -1,0 +1,124 @@
+"""`scripts/test --real`: gets what the third ring needs, runs it on one Kubernetes or on each supported minor, and ends with a line for each.
+
+Exit codes: 0 passed, 1 failed, 4 refused (pytest's own for a usage error), 77 could not run here, with the reason on the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.real.control_plane.binaries import Broken, NoBinaries, find, minors
+from tests.real.control_plane.plane import default_folder, write_private
+
+CANNOT = 77  # what automake and meson read as "skipped"
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the ring went on one cluster."""
+
+    where: str
+    code: int
+    words: str
+
+    @property
+    def line(self) -> str:
+        return f"third ring on {self.where}: {self.words}"
+
+
+def main(words: list[str]) -> int:
+    options, rest = _parser().parse_known_args(words)
+    if options.kubeconfig or options.context:
+        outcomes = [_on_own(options, rest)]
+    elif options.all_minors:
+        # Each has its own state folder, so that a control plane that runs already is neither used nor in the way.
+        home = default_folder().absolute()
+        outcomes = [_on_minor(each, rest, {"MOORAGE_KUBERNETES_HOME": f"{home}-{each}"}) for each in minors()]
+    else:
+        outcomes = [_on_minor(options.minor, rest, {})]
+    print()
+    for each in outcomes:
+        print(each.line, flush=True)
+    codes = {each.code for each in outcomes}
+    return next((code for code in (*sorted(codes - {0, CANNOT}), CANNOT) if code in codes), 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/test --real",
+        description="The third ring of tests, on a real Kubernetes. Other arguments go to pytest.",
+        allow_abbrev=False,
+    )
+    default = os.environ.get("MOORAGE_KUBERNETES_MINOR") or minors()[0]
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--minor", default=default, choices=minors(), help=f"Kubernetes minor version (default {default})")
+    chosen.add_argument("--all-minors", action="store_true", help="one after another on each supported minor")
+    chosen.add_argument("--kubeconfig", type=Path, help="a cluster of your own that is marked as one for tests")
+    parser.add_argument("--context", help="the context of --kubeconfig (default: its current one)")
+    return parser
+
+
+def _on_minor(minor: str, words: list[str], environment: Mapping[str, str]) -> Outcome:
+    where = f"Kubernetes {minor}"
+    try:
+        found = find(minor)
+    except NoBinaries as error:
+        return Outcome(where, CANNOT, f"SKIPPED, not run: {error}")
+    except Broken as error:
+        return Outcome(where, 1, f"FAILED, not built: {error}")
+    where = f"Kubernetes {found.version}"
+    print(f"{where}, binaries: {found.source}", flush=True)
+    return _run(where, words, {"MOORAGE_TEST_REAL": "1", "MOORAGE_KUBERNETES_MINOR": minor, **environment})
+
+
+def _on_own(options: argparse.Namespace, words: list[str]) -> Outcome:
+    given = options.kubeconfig or Path(os.environ.get("KUBECONFIG") or "~/.kube/config").expanduser()
+    where = f"the cluster of {given}" + (f", context {options.context}" if options.context else "")
+    with tempfile.TemporaryDirectory() as folder:
+        kubeconfig = given.absolute()
+        if options.context:
+            # Every client of the tests, kubectl included, then goes to this context without being told.
+            kubectl = str(Path(sys.executable).parent / "kubectl")
+            asked = [kubectl, "config", "view", f"--kubeconfig={given}", f"--context={options.context}", "--minify", "--flatten"]
+            done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+            if done.returncode != 0:
+                return Outcome(where, 4, f"REFUSED: {done.stderr.strip()}")
+            kubeconfig = Path(folder) / "kubeconfig"
+            write_private(kubeconfig, done.stdout)
+        return _run(where, words, {"MOORAGE_TEST_REAL": "1", "MOORAGE_TEST_KUBECONFIG": str(kubeconfig)})
+
+
+def _run(where: str, words: list[str], environment: Mapping[str, str]) -> Outcome:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        paths = [] if any((ROOT / word.partition("::")[0]).exists() for word in words) else ["tests/real"]
+        command = [sys.executable, "-m", "pytest", "-m", "real", f"--junitxml={report}", *words, *paths]
+        code = subprocess.run(command, cwd=ROOT, env=os.environ | dict(environment), check=False).returncode
+        taken = time.monotonic() - began
+        return Outcome(where, code, f"{'passed' if code == 0 else f'FAILED ({code})'}: {_counts(report)} in {taken:.0f} s")
+
+
+def _counts(report: Path) -> str:
+    """What pytest's report says, e.g. `61 passed, 0 failed, 2 skipped`."""
+    if not report.exists():
+        return "no test ran"
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    assert suite is not None
+    ran, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+    failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+    return f"{ran - skipped - failed} passed, {failed} failed, {skipped} skipped"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
