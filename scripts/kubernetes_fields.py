@@ -18,8 +18,8 @@ GROUPS = {"": "core", "apps": "apps", "batch": "batch", "discovery.k8s.io": "dis
           "policy": "policy", "authentication.k8s.io": "authentication", "authorization.k8s.io": "authorization", "autoscaling": "autoscaling"}  # fmt: skip
 KINDS = {
     "": "Binding ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod ResourceQuota Secret Service ServiceAccount",
-    "apps": "Deployment ReplicaSet",
-    "batch": "Job",
+    "apps": "ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet",
+    "batch": "CronJob Job",
     "discovery.k8s.io": "EndpointSlice",
     "events.k8s.io": "Event",
     "coordination.k8s.io": "Lease",
@@ -27,7 +27,7 @@ KINDS = {
     "scheduling.k8s.io": "PriorityClass",
     "rbac.authorization.k8s.io": "ClusterRole ClusterRoleBinding Role RoleBinding",
     "networking.k8s.io": "Ingress IngressClass NetworkPolicy",
-    "policy": "PodDisruptionBudget",
+    "policy": "Eviction PodDisruptionBudget",
     "authentication.k8s.io": "TokenRequest SelfSubjectReview",
     "authorization.k8s.io": "SelfSubjectAccessReview SelfSubjectRulesReview",
     "autoscaling": "Scale",

@@ -17,6 +17,8 @@ from moorage.specs.manifest import Manifest
 if TYPE_CHECKING:
     from moorage.embedded.registry import Writer
 
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -55,6 +57,13 @@ def create(resource: Resource, manifest: Manifest, view: View) -> None:
             manifest["status"] = {}
         case "ReplicaSet":
             manifest["status"] = {"replicas": 0}
+        case "StatefulSet":
+            manifest["status"] = {"replicas": 0, "availableReplicas": 0}
+        case "DaemonSet":
+            manifest["status"] = {"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0}
+            _count_template(manifest, None)
+        case "PodDisruptionBudget":
+            manifest["status"] = {"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}
         case "CustomResourceDefinition" if resource.kind == CRD:
             crds.complete(manifest, view.clock())
 
@@ -70,6 +79,8 @@ def update(resource: Resource, subresource: str, before: Manifest, after: Manife
     match resource.kind.kind:
         case "Service":
             services.allocate(after, before, view.store)
+        case "DaemonSet":
+            _count_template(after, before)
         case "CustomResourceDefinition" if resource.kind == CRD:
             crds.complete(after, view.clock())
 
@@ -116,6 +127,16 @@ def _own_selector(job: Manifest) -> None:
     labels |= {**own, "controller-uid": meta["uid"], "batch.kubernetes.io/job-name": meta["name"], "job-name": meta["name"]}
     if spec.get("selector") is None:
         spec["selector"] = {"matchLabels": own}
+
+
+def _count_template(daemon_set: Manifest, before: Manifest | None) -> None:
+    """A DaemonSet's template generation, which kubectl and old controllers read (pkg/registry/apps/daemonset/strategy.go)."""
+    count = 1
+    if before is not None:
+        text = str((before["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, ""))
+        count = (int(text) if text.isdigit() else 0) + (before["spec"].get("template") != daemon_set["spec"].get("template"))
+    annotations = daemon_set["metadata"].get("annotations") or {}
+    daemon_set["metadata"]["annotations"] = {**annotations, _TEMPLATE_GENERATION: str(count)}
 
 
 def _default_class(claim: Manifest, store: ObjectStore) -> None:

@@ -147,6 +147,33 @@ def _replica_set(manifest: Manifest, now: datetime) -> list[Any]:
     return [*head, *_template(manifest), _selector(spec.get("selector"))]
 
 
+def _stateful_set(manifest: Manifest, now: datetime) -> list[Any]:
+    ready = f"{_status(manifest).get('readyReplicas', 0)}/{_spec(manifest).get('replicas', 1)}"
+    return [ready, age(manifest, now), *_template(manifest)]
+
+
+def _daemon_set(manifest: Manifest, now: datetime) -> list[Any]:
+    spec, status = _spec(manifest), _status(manifest)
+    names = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable")
+    chosen = ((spec.get("template") or {}).get("spec") or {}).get("nodeSelector") or {}
+    shown = ",".join(f"{key}={value}" for key, value in sorted(chosen.items())) or NONE
+    counts = [status.get(name, 0) for name in names]
+    return [*counts, shown, age(manifest, now), *_template(manifest), _selector(spec.get("selector"))]
+
+
+def _controller_revision(revision: Manifest, now: datetime) -> list[Any]:
+    owner = next((one for one in revision["metadata"].get("ownerReferences") or () if one.get("controller")), None)
+    group = str((owner or {}).get("apiVersion", "")).rpartition("/")[0]
+    shown = f"{owner['kind'].lower()}{'.' + group if group else ''}/{owner['name']}" if owner else NONE
+    return [shown, revision.get("revision", 0), age(revision, now)]
+
+
+def _budget(budget: Manifest, now: datetime) -> list[Any]:
+    spec = _spec(budget)
+    bounds = [str(spec[name]) if spec.get(name) is not None else "N/A" for name in ("minAvailable", "maxUnavailable")]
+    return [*bounds, _status(budget).get("disruptionsAllowed", 0), age(budget, now)]
+
+
 def _job(manifest: Manifest, now: datetime) -> list[Any]:
     spec, status = _spec(manifest), _status(manifest)
     wanted = spec.get("completions")
@@ -332,6 +359,13 @@ BY_KIND: Mapping[str, tuple[str, Cells]] = {
     "Pod": ("Ready Status Restarts Age IP+ Node+ Nominated~Node+ Readiness~Gates+", _pod),
     "Deployment": (f"Ready Up-to-date:integer Available:integer Age {_WORKLOAD}", _deployment),
     "ReplicaSet": (f"Desired:integer Current:integer Ready:integer Age {_WORKLOAD}", _replica_set),
+    "StatefulSet": ("Ready Age Containers+ Images+", _stateful_set),
+    "DaemonSet": (
+        f"Desired:integer Current:integer Ready:integer Up-to-date:integer Available:integer Node~Selector Age {_WORKLOAD}",
+        _daemon_set,
+    ),
+    "ControllerRevision": ("Controller Revision Age", _controller_revision),
+    "PodDisruptionBudget": ("Min~Available Max~Unavailable Allowed~Disruptions:integer Age", _budget),
     "Job": (f"Status Completions Duration Age {_WORKLOAD}", _job),
     "Node": ("Status Roles Age Version Internal-IP+ External-IP+ OS-Image+ Kernel-Version+ Container-Runtime+", _node),
     "Service": ("Type Cluster-IP External-IP Port(s) Age Selector+", _service),

@@ -131,6 +131,40 @@ def _replica_set(manifest: Manifest) -> None:
         manifest["metadata"]["labels"] = dict(labels)
 
 
+def _stateful_set(manifest: Manifest) -> None:
+    spec = manifest["spec"]
+    _template(manifest)
+    for name, value in (("replicas", 1), ("revisionHistoryLimit", 10), ("podManagementPolicy", "OrderedReady")):
+        if spec.get(name) is None:
+            spec[name] = value
+    strategy = spec.setdefault("updateStrategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        strategy["rollingUpdate"] = {"partition": 0, **(strategy.get("rollingUpdate") or {})}
+    spec["persistentVolumeClaimRetentionPolicy"] = {
+        "whenDeleted": "Retain",
+        "whenScaled": "Retain",
+        **(spec.get("persistentVolumeClaimRetentionPolicy") or {}),
+    }
+    for claim in spec.get("volumeClaimTemplates") or ():
+        claim |= {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
+        claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+        claim.setdefault("status", {}).setdefault("phase", "Pending")
+
+
+def _daemon_set(manifest: Manifest) -> None:
+    spec = manifest["spec"]
+    labels = _template(manifest)["metadata"].get("labels") or {}
+    if spec.get("revisionHistoryLimit") is None:
+        spec["revisionHistoryLimit"] = 10
+    strategy = spec.setdefault("updateStrategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        strategy["rollingUpdate"] = {"maxUnavailable": 1, "maxSurge": 0, **(strategy.get("rollingUpdate") or {})}
+    if not manifest["metadata"].get("labels") and labels:
+        manifest["metadata"]["labels"] = dict(labels)
+
+
 def _job(manifest: Manifest) -> None:
     spec = manifest["spec"]
     # A Job's template has no default restartPolicy in Kubernetes: the user has to say OnFailure or Never.
@@ -212,6 +246,8 @@ _BY_KIND: Mapping[str, Callable[[Manifest], None]] = {
     "Pod": _pod,
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,
+    "StatefulSet": _stateful_set,
+    "DaemonSet": _daemon_set,
     "Job": _job,
     "Service": _service,
     "PersistentVolumeClaim": _claim,
@@ -223,7 +259,12 @@ _BY_KIND: Mapping[str, Callable[[Manifest], None]] = {
     "RoleBinding": _role_binding,
     "ClusterRoleBinding": _role_binding,
 }
-_NEEDS_SPEC = frozenset({"Pod", "Deployment", "ReplicaSet", "Job", "Service", "PersistentVolumeClaim", "PersistentVolume"})
+_NEEDS_SPEC = frozenset(
+    {
+        "Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "Service", "PersistentVolumeClaim", "PersistentVolume",
+        "PodDisruptionBudget",
+    }
+)  # fmt: skip
 
 
 def built_in(kind: str, manifest: Manifest) -> None:

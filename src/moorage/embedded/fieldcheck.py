@@ -12,6 +12,8 @@ from moorage.specs.manifest import Manifest
 from moorage.specs.quantities import is_quantity
 
 _ENVELOPE = frozenset({"apiVersion", "kind"})
+# Whole objects within others (a StatefulSet's volumeClaimTemplates).
+_WHOLE = frozenset({"core.v1.PersistentVolumeClaim"})
 _WORDS = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 _GO_TYPES = {"double": "float64", "bytes": "[]uint8"}
 
@@ -39,7 +41,7 @@ def _object(value: dict[str, Any], message: fields.Message, path: str, place: tu
         here = f"{path}.{name}" if path else name
         field = message.by_name.get(name)
         if field is None:
-            if path or name not in _ENVELOPE:
+            if name not in _ENVELOPE or (path and message.name not in _WHOLE):
                 unknown.append(here)
                 del value[name]
             continue

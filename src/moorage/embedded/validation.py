@@ -25,6 +25,8 @@ _DATA_KEY_RULE = (
     "(e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
 )
 _LONGEST_DATA_KEY = 253
+_HIGHEST_PRIORITY = 1_000_000_000
+_SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 _LARGEST_DATA = 2**20
 
 
@@ -248,6 +250,94 @@ def _replica_set(manifest: Manifest, before: Manifest | None) -> Iterator[Invali
         yield _wrong("spec.selector", spec.get("selector"), _IMMUTABLE)
 
 
+def _stateful_set(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    spec = manifest["spec"]
+    yield from _selects_template(spec)
+    yield from _not_negative(spec, ("replicas", "minReadySeconds", "revisionHistoryLimit"), "spec")
+    yield from _not_negative(spec.get("ordinals") or {}, ("start",), "spec.ordinals")
+    # The claims' volumes are put in by the controller, so that the template may mount what it does not declare.
+    template = spec["template"]["spec"]
+    claims = spec.get("volumeClaimTemplates") or []
+    names = [(claim.get("metadata") or {}).get("name") for claim in claims]
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names if name]
+    declared = [volume for volume in template.get("volumes") or () if volume.get("name") not in names]
+    yield from _pod_spec({**template, "volumes": [*volumes, *declared]}, "spec.template.spec", ("Always",))
+    for index, claim in enumerate(claims):
+        for found in _claim(claim, None):
+            yield Invalid(found.message, code=found.code, target=f"spec.volumeClaimTemplates[{index}].{found.target}")
+    if spec.get("podManagementPolicy") not in ("OrderedReady", "Parallel"):
+        yield _wrong("spec.podManagementPolicy", spec.get("podManagementPolicy"), "must be 'OrderedReady' or 'Parallel'")
+    kind, rolling = spec["updateStrategy"].get("type"), spec["updateStrategy"].get("rollingUpdate")
+    if kind not in ("RollingUpdate", "OnDelete"):
+        yield _wrong("spec.updateStrategy", spec["updateStrategy"], "must be 'RollingUpdate' or 'OnDelete'")
+    elif kind == "OnDelete" and rolling is not None:
+        yield _wrong("spec.updateStrategy.rollingUpdate", rolling, "only allowed for updateStrategy 'RollingUpdate'")
+    elif rolling is not None:
+        yield from _not_negative(rolling, ("partition",), "spec.updateStrategy.rollingUpdate")
+        yield from _share(rolling, "maxUnavailable", "spec.updateStrategy.rollingUpdate")
+        if rolling.get("maxUnavailable") in (0, "0%"):
+            yield _wrong("spec.updateStrategy.rollingUpdate.maxUnavailable", rolling["maxUnavailable"], "cannot be 0")
+    for name, policy in spec["persistentVolumeClaimRetentionPolicy"].items():
+        if policy not in ("Retain", "Delete"):
+            yield _unsupported(f"spec.persistentVolumeClaimRetentionPolicy.{name}", policy, ("Delete", "Retain"))
+    for name in ("selector", "volumeClaimTemplates", "serviceName", "podManagementPolicy") if before is not None else ():
+        if before is not None and before["spec"].get(name) != spec.get(name):
+            yield _wrong(f"spec.{name}", spec.get(name), _IMMUTABLE)
+
+
+def _daemon_set(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    spec = manifest["spec"]
+    yield from _selects_template(spec)
+    yield from _not_negative(spec, ("minReadySeconds", "revisionHistoryLimit"), "spec")
+    yield from _pod_spec(spec["template"]["spec"], "spec.template.spec", ("Always",))
+    kind = spec["updateStrategy"].get("type")
+    if kind not in ("RollingUpdate", "OnDelete"):
+        yield _unsupported("spec.updateStrategy.type", kind, ("OnDelete", "RollingUpdate"))
+    if kind == "RollingUpdate":
+        rolling, path = spec["updateStrategy"]["rollingUpdate"], "spec.updateStrategy.rollingUpdate"
+        for name in ("maxUnavailable", "maxSurge"):
+            yield from _share(rolling, name, path)
+        unavailable, surge = (rolling.get(name) not in (None, 0, "0%") for name in ("maxUnavailable", "maxSurge"))
+        if unavailable and surge:
+            yield _wrong(f"{path}.maxSurge", rolling["maxSurge"], "may not be set when maxUnavailable is non-zero")
+        elif not unavailable and not surge:
+            yield _required(f"{path}.maxUnavailable", "cannot be 0 when maxSurge is 0")
+    if before is not None and before["spec"].get("selector") != spec.get("selector"):
+        yield _wrong("spec.selector", spec.get("selector"), _IMMUTABLE)
+
+
+def _share(spec: Mapping[str, Any], name: str, path: str) -> Iterator[Invalid]:
+    """A number of pods or a percentage of them."""
+    value = spec.get(name)
+    if isinstance(value, str) and not re.fullmatch("[0-9]+%", value):
+        rule = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+        yield _wrong(f"{path}.{name}", value, rule)
+    elif isinstance(value, str) and int(value[:-1]) > 100:
+        yield _wrong(f"{path}.{name}", value, "must not be greater than 100%")
+    elif isinstance(value, int) and value < 0:
+        yield _wrong(f"{path}.{name}", value, "must be greater than or equal to 0")
+
+
+def _controller_revision(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    if not isinstance(manifest.get("data"), Mapping):
+        yield _required("data", "data is mandatory")
+    if manifest.get("revision", 0) < 0:
+        yield _wrong("revision", manifest["revision"], "must be greater than or equal to 0")
+    if before is not None and before.get("data") != manifest.get("data"):
+        yield _wrong("data", manifest.get("data"), _IMMUTABLE)
+
+
+def _disruption_budget(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    spec = manifest["spec"]
+    if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
+        yield _wrong("spec", spec, "minAvailable and maxUnavailable cannot be both set")
+    for name in ("minAvailable", "maxUnavailable"):
+        yield from _share(spec, name, "spec")
+    policy = spec.get("unhealthyPodEvictionPolicy")
+    if policy not in (None, "AlwaysAllow", "IfHealthyBudget"):
+        yield _unsupported("spec.unhealthyPodEvictionPolicy", policy, ("AlwaysAllow", "IfHealthyBudget"))
+
+
 def _job(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
     spec = manifest["spec"]
     yield from _not_negative(
@@ -388,6 +478,16 @@ def _data(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
 
 
 def _priority_class(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
+    name, value = manifest["metadata"]["name"], manifest.get("value", 0)
+    if name.startswith("system-"):
+        if _SYSTEM_PRIORITIES.get(name) != value or manifest.get("globalDefault"):
+            words = f"priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known system priority class"
+            yield Invalid(f"Forbidden: {words}", code="FieldValueForbidden", target="metadata.name")
+    elif value > _HIGHEST_PRIORITY:
+        words = f"Forbidden: maximum allowed value of a user defined priority is {_HIGHEST_PRIORITY}"
+        yield Invalid(words, code="FieldValueForbidden", target="value")
+    if manifest.get("preemptionPolicy") not in (None, "PreemptLowerPriority", "Never"):
+        yield _unsupported("preemptionPolicy", manifest["preemptionPolicy"], ("Never", "PreemptLowerPriority"))
     if before is not None and before.get("value") != manifest.get("value"):
         yield Invalid("Forbidden: may not be changed in an update.", code="FieldValueForbidden", target="value")
 
@@ -406,6 +506,10 @@ _BY_KIND: Mapping[str, Callable[[Manifest, Manifest | None], Iterator[Invalid]]]
     "Pod": _pod,
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,
+    "StatefulSet": _stateful_set,
+    "DaemonSet": _daemon_set,
+    "ControllerRevision": _controller_revision,
+    "PodDisruptionBudget": _disruption_budget,
     "Job": _job,
     "Service": _service,
     "PersistentVolumeClaim": _claim,

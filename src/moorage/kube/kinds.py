@@ -43,10 +43,14 @@ PV = Kind("", "v1", "PersistentVolume", "persistentvolumes", namespaced=False)
 EVENT = Kind("", "v1", "Event", "events")
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
 REPLICA_SET = Kind("apps", "v1", "ReplicaSet", "replicasets")
+STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
+DAEMON_SET = Kind("apps", "v1", "DaemonSet", "daemonsets")
+CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
 JOB = Kind("batch", "v1", "Job", "jobs")
 ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 STORAGE_CLASS = Kind("storage.k8s.io", "v1", "StorageClass", "storageclasses", namespaced=False)
+DISRUPTION_BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 PRIORITY_CLASS = Kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", namespaced=False)
 CLUSTER_ROLE = Kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", namespaced=False)
 CLUSTER_ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False)
@@ -60,8 +64,8 @@ ONLINE_ENDPOINT = Kind("moorage.dev", "v1alpha1", "OnlineEndpoint", "onlineendpo
 ONLINE_DEPLOYMENT = Kind("moorage.dev", "v1alpha1", "OnlineDeployment", "onlinedeployments")
 
 KNOWN: tuple[Kind, ...] = (
-    POD, NODE, NAMESPACE, SERVICE, SECRET, CONFIG_MAP, SERVICE_ACCOUNT, PVC, PV, EVENT, DEPLOYMENT, REPLICA_SET, JOB, ENDPOINT_SLICE, LEASE,
-    STORAGE_CLASS, PRIORITY_CLASS, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING, CRD, POD_GROUP,
+    POD, NODE, NAMESPACE, SERVICE, SECRET, CONFIG_MAP, SERVICE_ACCOUNT, PVC, PV, EVENT, DEPLOYMENT, REPLICA_SET, STATEFUL_SET,
+    DAEMON_SET, CONTROLLER_REVISION, JOB, ENDPOINT_SLICE, LEASE, STORAGE_CLASS, DISRUPTION_BUDGET, PRIORITY_CLASS, CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING, CRD, POD_GROUP,
     INSTANCE_TYPE, TRAINING_JOB, ONLINE_ENDPOINT, ONLINE_DEPLOYMENT,
 )  # fmt: skip
 

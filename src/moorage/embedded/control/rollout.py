@@ -49,14 +49,15 @@ def fences(deployment: Manifest) -> Fences:
         return Fences(0, 0)
     rolling: Mapping[str, Any] = (deployment["spec"].get("strategy") or {}).get("rollingUpdate") or {}
     replicas = wanted(deployment)
-    surge = _share(rolling.get("maxSurge", "25%"), replicas, up=True)
-    unavailable = _share(rolling.get("maxUnavailable", "25%"), replicas, up=False)
+    surge = share(rolling.get("maxSurge", "25%"), replicas, up=True)
+    unavailable = share(rolling.get("maxUnavailable", "25%"), replicas, up=False)
     if surge == 0 and unavailable == 0:
         unavailable = 1
     return Fences(surge, min(unavailable, replicas))
 
 
-def _share(value: Any, replicas: int, *, up: bool) -> int:
+def share(value: Any, replicas: int, *, up: bool) -> int:
+    """A number of pods, or a percentage of `replicas` rounded up or down; 0 for anything else."""
     if isinstance(value, str) and value.endswith("%") and value[:-1].isdigit():
         exact = int(value[:-1]) * replicas / 100
         return math.ceil(exact) if up else math.floor(exact)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from moorage.clock import Clock, now
-from moorage.embedded.control import garbage, housekeeping, namespaces, scheduler, storage, workloads
+from moorage.embedded.control import aggregation, garbage, housekeeping, namespaces, scheduler, sets, storage, workloads
 from moorage.embedded.control.world import ControlPlane, World
 
 _NODE_GRACE = timedelta(seconds=40)  # Kubernetes' --node-monitor-grace-period, which is four heartbeats
@@ -31,6 +31,8 @@ async def run_controllers(
     loops = [
         workloads.deployments(world),
         workloads.replica_sets(world),
+        sets.stateful_sets(world),
+        sets.daemon_sets(world),
         workloads.jobs(world),
         workloads.endpoint_slices(world),
         scheduler.scheduler(world),
@@ -41,6 +43,7 @@ async def run_controllers(
         housekeeping.event_sweeper(world),
         namespaces.furnisher(world, root_ca),
         namespaces.terminator(world, everything),
+        aggregation.cluster_roles(world),
         garbage.garbage_collector(world, everything),
     ]
     async with asyncio.TaskGroup() as group:

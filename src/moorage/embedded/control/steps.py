@@ -15,12 +15,16 @@ from moorage.specs.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make an object. With `announce`, the outcome is recorded on that object (`SuccessfulCreate`, `FailedCreate`)."""
+    """Make an object. With `announce`, the outcome is recorded on that object (`SuccessfulCreate`, `FailedCreate`).
+
+    `words` are what the two events say in place of the usual; the second is followed by what was wrong.
+    """
 
     kind: Kind
     manifest: Manifest
     announce: Manifest | None = None
     component: str = ""
+    words: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

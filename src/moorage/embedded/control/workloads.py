@@ -15,7 +15,7 @@ from moorage.kube.kinds import DEPLOYMENT, ENDPOINT_SLICE, JOB, POD, REPLICA_SET
 from moorage.kube.metadata import Key, controller_of, key_of, labels_of, namespace_of, uid_of
 from moorage.specs.manifest import Manifest
 
-_NAMESPACE = "namespace"
+NAMESPACE = "namespace"
 _ORPHANS = "orphans of namespace"
 _OWNER_KEY = "owner by name"
 _SERVICE = "service"
@@ -23,27 +23,27 @@ _SERVICE = "service"
 
 def replica_sets(world: World) -> Loop:
     sets, pods = world.informer(REPLICA_SET), world.informer(POD)
-    _index_children(pods)
+    index_children(pods)
 
     def decide(key: Key) -> Decision:
         found = sets.get(key[1], key[0])
-        return NOTHING if found is None else replicaset.decide(found, _children(pods, found), world.clock())
+        return NOTHING if found is None else replicaset.decide(found, children(pods, found), world.clock())
 
     loop = Loop(world, replicaset.COMPONENT, decide)
-    sets.subscribe(_wake_self(loop))
-    pods.subscribe(_wake_owner(loop, REPLICA_SET, sets))
+    sets.subscribe(wake_self(loop))
+    pods.subscribe(wake_owner(loop, REPLICA_SET, sets))
     return loop
 
 
 def deployments(world: World) -> Loop:
     owners, sets, pods = world.informer(DEPLOYMENT), world.informer(REPLICA_SET), world.informer(POD)
-    _index_children(sets)
+    index_children(sets)
 
     def decide(key: Key) -> Decision:
         found = owners.get(key[1], key[0])
         if found is None:
             return NOTHING
-        candidates = _children(sets, found)
+        candidates = children(sets, found)
         below = [pod for one in candidates for pod in pods.controlled_by(uid_of(one))]
         return deployment.decide(found, candidates, below, world.clock())
 
@@ -56,8 +56,8 @@ def deployments(world: World) -> Loop:
         if owner is not None and (above := controller_of(owner)):
             loop.queue.add((namespace_of(owner), above["name"]))
 
-    owners.subscribe(_wake_self(loop))
-    sets.subscribe(_wake_owner(loop, DEPLOYMENT, owners))
+    owners.subscribe(wake_self(loop))
+    sets.subscribe(wake_owner(loop, DEPLOYMENT, owners))
     pods.subscribe(pod_gone)
     return loop
 
@@ -85,22 +85,22 @@ def jobs(world: World) -> Loop:
             if pod is not None and reference is not None and reference.get("kind") == JOB.kind:
                 loop.queue.add((namespace_of(pod), reference["name"]))
 
-    owners.subscribe(_wake_self(loop))
+    owners.subscribe(wake_self(loop))
     pods.subscribe(pod_changed)
     return loop
 
 
 def endpoint_slices(world: World) -> Loop:
     services, pods, slices = world.informer(SERVICE), world.informer(POD), world.informer(ENDPOINT_SLICE)
-    _index_namespace(pods)
-    _index_namespace(services)
+    index_namespace(pods)
+    index_namespace(services)
     slices.add_index(_SERVICE, lambda one: ((namespace_of(one), labels_of(one).get(endpoints.SERVICE_NAME)),))
 
     def decide(key: Key) -> Decision:
         found = services.get(key[1], key[0])
         if found is None:
             return NOTHING  # its slices go with it: they name it as owner
-        return endpoints.decide(found, pods.find(_NAMESPACE, key[0]), slices.find(_SERVICE, key))
+        return endpoints.decide(found, pods.find(NAMESPACE, key[0]), slices.find(_SERVICE, key))
 
     loop = Loop(world, "endpoint-slice-controller", decide)
 
@@ -108,7 +108,7 @@ def endpoint_slices(world: World) -> Loop:
         if old is not None and new is not None and not _matters(old, new):
             return
         for pod in (old, new):
-            for service in services.find(_NAMESPACE, namespace_of(pod)) if pod is not None else ():
+            for service in services.find(NAMESPACE, namespace_of(pod)) if pod is not None else ():
                 selector = (service.get("spec") or {}).get("selector")
                 if pod is not None and selector and selector.items() <= labels_of(pod).items():
                     loop.queue.add(key_of(service))
@@ -118,7 +118,7 @@ def endpoint_slices(world: World) -> Loop:
             if one is not None and (name := labels_of(one).get(endpoints.SERVICE_NAME)):
                 loop.queue.add((namespace_of(one), name))
 
-    services.subscribe(_wake_self(loop))
+    services.subscribe(wake_self(loop))
     pods.subscribe(pod_changed)
     slices.subscribe(slice_changed)
     return loop
@@ -135,7 +135,12 @@ def _matters(old: Manifest, new: Manifest) -> bool:
     return facts(old) != facts(new) or (old.get("spec") or {}).get("nodeName") != (new.get("spec") or {}).get("nodeName")
 
 
-def _wake_self(loop: Loop) -> Callable[[Manifest | None, Manifest | None], None]:
+Changed = Callable[[Manifest | None, Manifest | None], None]
+
+
+def wake_self(loop: Loop) -> Changed:
+    """Wake an object of its own changes."""
+
     def changed(old: Manifest | None, new: Manifest | None) -> None:
         one = new or old
         if one is not None:
@@ -144,7 +149,7 @@ def _wake_self(loop: Loop) -> Callable[[Manifest | None, Manifest | None], None]
     return changed
 
 
-def _wake_owner(loop: Loop, kind: Kind, owners: Informer) -> Callable[[Manifest | None, Manifest | None], None]:
+def wake_owner(loop: Loop, kind: Kind, owners: Informer) -> Changed:
     """Wake the controller of a child; an orphan wakes every owner of its namespace that selects it."""
 
     def changed(old: Manifest | None, new: Manifest | None) -> None:
@@ -153,29 +158,32 @@ def _wake_owner(loop: Loop, kind: Kind, owners: Informer) -> Callable[[Manifest 
                 continue
             reference = controller_of(child)
             if reference is None:
-                for owner in owners.find(_NAMESPACE, namespace_of(child)):
+                for owner in owners.find(NAMESPACE, namespace_of(child)):
                     terms = from_label_selector((owner.get("spec") or {}).get("selector"))
                     if terms and selects(terms, labels_of(child)):
                         loop.queue.add(key_of(owner))
             elif reference.get("kind") == kind.kind:
                 loop.queue.add((namespace_of(child), reference["name"]))
 
-    _index_namespace(owners)
+    index_namespace(owners)
     return changed
 
 
-def _index_namespace(informer: Informer) -> None:
-    informer.add_index(_NAMESPACE, lambda one: (namespace_of(one),))
+def index_namespace(informer: Informer) -> None:
+    """Let `informer.find(NAMESPACE, name)` tell a namespace's objects."""
+    informer.add_index(NAMESPACE, lambda one: (namespace_of(one),))
 
 
-def _index_children(informer: Informer) -> None:
+def index_children(informer: Informer) -> None:
+    """Let `children` find what nobody controls."""
+
     def orphans(one: Manifest) -> Iterable[Hashable]:
         return (namespace_of(one),) if controller_of(one) is None else ()
 
     informer.add_index(_ORPHANS, orphans)
 
 
-def _children(informer: Informer, owner: Manifest) -> Sequence[Manifest]:
+def children(informer: Informer, owner: Manifest) -> Sequence[Manifest]:
     """What the owner controls, and what nobody controls in its namespace."""
     return [*informer.controlled_by(uid_of(owner)), *informer.find(_ORPHANS, namespace_of(owner))]
 

@@ -160,10 +160,11 @@ class World:
             made = await self.cluster.create(step.kind, step.manifest)
         except MoorageError as error:
             if step.announce is not None and not isinstance(error, Conflict):
-                await self.record(Record(step.announce, "Warning", "FailedCreate", f"Error creating: {error}", step.component))
+                failed = step.words[1] if step.words else "Error creating: "
+                await self.record(Record(step.announce, "Warning", "FailedCreate", f"{failed}{error}", step.component))
             raise
         if step.announce is not None:
-            message = f"Created {step.kind.kind.lower()}: {name_of(made)}"
+            message = step.words[0] if step.words else f"Created {step.kind.kind.lower()}: {name_of(made)}"
             await self.record(Record(step.announce, "Normal", "SuccessfulCreate", message, step.component))
         return _Deed(step.kind, made, made, created=True)
 

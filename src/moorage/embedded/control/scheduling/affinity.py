@@ -6,18 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moorage.embedded.control.scheduling.snapshot import Room
+from moorage.kube.metadata import labels_of, name_of
 from moorage.specs.manifest import Manifest
 
 UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 
 
-def matches_node(pod: Manifest, room: Room) -> bool:
+def matches_requirements(pod: Manifest, node: Manifest) -> bool:
     """`nodeSelector` and the required node affinity."""
-    spec = pod.get("spec") or {}
-    if any(room.labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
+    spec, labels = pod.get("spec") or {}, labels_of(node)
+    if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
         return False
     required = node_affinity(pod).get("requiredDuringSchedulingIgnoredDuringExecution")
-    return required is None or any(matches_term(term, room) for term in required.get("nodeSelectorTerms") or ())
+    return required is None or any(_meets(term, name_of(node), labels) for term in required.get("nodeSelectorTerms") or ())
+
+
+def matches_node(pod: Manifest, room: Room) -> bool:
+    return matches_requirements(pod, room.node)
 
 
 def preference(pod: Manifest, room: Room) -> int:
@@ -33,11 +38,15 @@ def node_affinity(pod: Manifest) -> Mapping[str, Any]:
 
 def matches_term(term: Mapping[str, Any], room: Room) -> bool:
     """One nodeSelectorTerm; an empty one matches nothing."""
+    return _meets(term, room.name, room.labels)
+
+
+def _meets(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> bool:
     expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
     if not expressions and not fields:
         return False
-    named = {"metadata.name": room.name}
-    return all(_holds(one, room.labels) for one in expressions) and all(_holds(one, named) for one in fields)
+    named = {"metadata.name": name}
+    return all(_holds(one, labels) for one in expressions) and all(_holds(one, named) for one in fields)
 
 
 def _holds(requirement: Mapping[str, Any], values: Mapping[str, str]) -> bool:
