@@ -17,15 +17,19 @@ import orjson
 
 from moorage.embedded import discovery, openapi, reviews, routes, scale, statuses
 from moorage.embedded.authorization import authorize
+from moorage.embedded.gate import Gate
 from moorage.embedded.backend import NodeBackend
 from moorage.embedded.http import Request, Response, accepted, answer
 from moorage.embedded.logs import log_options, pod_logs
 from moorage.embedded.reading import Reader
 from moorage.embedded.registry import Registry, Target
-from moorage.embedded.tokens import TokenIssuer, User
+from moorage.embedded.reviews import GROUPS as REVIEWS
+from moorage.embedded.reviews import Reviewer
+from moorage.embedded.routes import Route
+from moorage.embedded.tokenrequests import token_request
+from moorage.embedded.tokens import TokenIssuer
 from moorage.embedded.writing import WriteVerbs, writer_of
-from moorage.errors import Invalid, MoorageError, NotFound, Unauthenticated
-from moorage.kube.kinds import SERVICE_ACCOUNT
+from moorage.errors import Invalid, MoorageError, NotFound
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +38,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _BODY_LIMIT = 3 * 1024 * 1024
-_HEALTH = ("/healthz", "/livez", "/readyz")
-_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
 class Api:
@@ -45,6 +47,8 @@ class Api:
         self._registry = registry
         self._backend = backend
         self._issuer = issuer
+        self._gate = Gate(registry, issuer)
+        self._reviewer = Reviewer(self._gate.authenticator, self._gate.authorizer, registry.clock)
         self._address = address
         self._reader = Reader(registry)
         self._writer = WriteVerbs(registry, self._reader)
@@ -56,9 +60,14 @@ class Api:
             raise RuntimeError(f"no {scope['type']} connections here")
         target: Target | None = None
         try:
-            request = await self._request(scope, receive)
-            target = self._target(request)
-            response = await self._respond(request, target)
+            request, route = await self._request(scope, receive)
+            if route is not None and route.group in REVIEWS:
+                response = self._review(request, route)
+            elif route is not None:
+                target = self._target(route)
+                response = await self._respond(request, target)
+            else:
+                response = self._system(request)
         except MoorageError as error:
             code, shown = statuses.failure(error, target)
             response = answer(shown, code)
@@ -75,41 +84,23 @@ class Api:
         for task in self._streams:
             task.cancel()
 
-    async def _request(self, scope: Scope, receive: Receive) -> Request:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    async def _request(self, scope: Scope, receive: Receive) -> tuple[Request, Route | None]:
+        """The request of a caller who may make it; its body is read only then."""
         path = scope["raw_path"].decode("ascii").partition("?")[0]
-        user = User("system:anonymous", ("system:unauthenticated",))
-        if path.split("/", 2)[1] not in ("healthz", "livez", "readyz"):
-            user = self._authenticate(headers.get("authorization", ""))
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        return Request(scope["method"], path, query, headers, await _body(receive), user)
+        admitted = self._gate.admit(scope["method"], path, query, scope["headers"])
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request = Request(scope["method"], path, query, headers, await _body(receive), admitted.user, admitted.guard)
+        return request, admitted.route
 
-    def _authenticate(self, header: str) -> User:
-        scheme, _, token = header.partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated("Unauthorized")
-        user = self._issuer.authenticate(token.strip())
-        if user.uid:
-            self._check_account(user)
-        return user
+    def _review(self, request: Request, route: Route) -> Response:
+        if request.method != "POST" or route.name:
+            raise Invalid("the server does not allow this method on the requested resource", code="MethodNotAllowed")
+        return answer(self._reviewer.review(route.group, route.plural, route.namespace, request.mapping(), request.user), 201)
 
-    def _check_account(self, user: User) -> None:
-        """A service account's tokens end with it, also when another one of its name takes its place."""
-        _, _, namespace, name = user.name.split(":", 3)
-        found = self._registry.store.get(Target(self._registry.catalog.of(SERVICE_ACCOUNT), namespace, name).key)
-        if found is None or found.manifest()["metadata"]["uid"] != user.uid:
-            raise Unauthenticated("Unauthorized")
-
-    def _target(self, request: Request) -> Target | None:
-        """What the path addresses, checked against what the caller may do; None for discovery, health, reviews and the like."""
-        route = routes.parse(request.path)
-        if route is None:
-            return None
-        verb = _VERBS.get(request.method) or ("watch" if request.flag("watch") else "get" if route.name else "list")
+    def _target(self, route: Route) -> Target:
+        """What the path addresses."""
         shown = f"{route.plural}/{route.subresource}" if route.subresource else route.plural
-        authorize(request.user, verb, route.group, shown, namespace=route.namespace or "", name=route.name)
-        if route.group in ("authentication.k8s.io", "authorization.k8s.io"):
-            return None
         resource = self._registry.catalog.at(route.group, route.version, route.plural)
         if route.subresource and route.subresource not in resource.subresources:
             raise NotFound("the server could not find the requested resource", target=shown)
@@ -119,16 +110,14 @@ class Api:
             raise NotFound("the server could not find the requested resource", target=shown)
         return Target(resource, route.namespace or "", route.name, route.subresource)
 
-    async def _respond(self, request: Request, target: Target | None) -> Response:
-        if target is None:
-            return self._system(request)
+    async def _respond(self, request: Request, target: Target) -> Response:
         match target.subresource:
             case "log":
                 return await self._logs(request, target)
             case "binding" if request.method == "POST":
                 return await self._writer.bind(request, target)
             case "token" if request.method == "POST":
-                return answer(reviews.token_request(self._registry, self._issuer, target, request.mapping() if request.body else {}), 201)
+                return answer(token_request(self._registry, self._issuer, target, request.mapping() if request.body else {}), 201)
             case "scale":
                 return await self._scale(request, target)
         match request.method, bool(target.name):
@@ -195,10 +184,6 @@ class Api:
                 found = discovery.resource_list(catalog, "", version)
             case ["apis", group, version]:
                 found = discovery.resource_list(catalog, group, version)
-            case ["apis", group, "v1", plural] if request.method == "POST":
-                reviewed = reviews.review(group, plural, request.mapping(), request.user)
-                if reviewed is not None:
-                    return answer(reviewed, 201)
             case ["openapi", "v2"]:
                 found = openapi.v2(catalog)
             case ["openapi", "v3"]:

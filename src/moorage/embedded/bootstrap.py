@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage.embedded import custom
+from moorage.embedded import custom, policy
 from moorage.embedded.registry import INITIAL_NAMESPACES, Registry, Target, Writer
 from moorage.embedded.storage import Key
 from moorage.kube.kinds import CRD, NAMESPACE, PRIORITY_CLASS
@@ -24,6 +24,7 @@ async def prepare(registry: Registry) -> None:
             Target(registry.catalog.of(PRIORITY_CLASS), "", name),
             {"value": value, "globalDefault": False, "preemptionPolicy": "PreemptLowerPriority"},
         )
+    await policy.ensure(registry)
 
 
 async def _ensure(registry: Registry, target: Target, body: Manifest) -> None:

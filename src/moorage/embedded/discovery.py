@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from moorage.embedded import reviews
 from moorage.embedded.kinds import Catalog, Resource
 from moorage.embedded.version import GIT_VERSION, MAJOR, MINOR
 
@@ -14,15 +15,7 @@ _KINDS = {
     "token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
     "binding": {"group": "", "version": "v1", "kind": "Binding"},
 }
-_VERBS = {"log": ["get"], "binding": ["create"], "token": ["create"], "finalize": ["update"]}
-# Kinds that are asked, never stored.
-_REVIEWS = {
-    "authentication.k8s.io": (("selfsubjectreviews", "SelfSubjectReview"),),
-    "authorization.k8s.io": (
-        ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
-        ("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
-    ),
-}
+_VERBS = {"log": ["get"], "binding": ["create"], "eviction": ["create"], "token": ["create"], "finalize": ["update"]}
 
 
 def content_type() -> str:
@@ -66,7 +59,7 @@ def group(catalog: Catalog, name: str) -> dict[str, Any] | None:
 
 def _named_groups(catalog: Catalog) -> dict[str, list[str]]:
     named = {name: list(versions) for name, versions in catalog.groups().items() if name}
-    return named | {name: ["v1"] for name in _REVIEWS}
+    return named | {name: ["v1"] for name in reviews.KINDS}
 
 
 def _group(name: str, versions: list[str]) -> dict[str, Any]:
@@ -82,8 +75,8 @@ def resource_list(catalog: Catalog, group_name: str, version: str) -> dict[str, 
         shown += [_subresource(resource, name) for name in sorted(resource.subresources)]
     if version == "v1":
         shown += [
-            {"name": plural, "singularName": kind.lower(), "namespaced": False, "kind": kind, "verbs": ["create"]}
-            for plural, kind in _REVIEWS.get(group_name, ())
+            {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": ["create"]}
+            for plural, kind, namespaced in reviews.KINDS.get(group_name, ())
         ]
     if not shown:
         return None
@@ -136,15 +129,15 @@ def aggregated(catalog: Catalog, *, core: bool) -> dict[str, Any]:
                         {
                             "resource": plural,
                             "responseKind": {"group": name, "version": "v1", "kind": kind},
-                            "scope": "Cluster",
+                            "scope": "Namespaced" if namespaced else "Cluster",
                             "singularResource": kind.lower(),
                             "verbs": ["create"],
                         }
-                        for plural, kind in reviews
+                        for plural, kind, namespaced in asked
                     ]
                 },
             )
-            for name, reviews in _REVIEWS.items()
+            for name, asked in reviews.KINDS.items()
         ]
     return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 

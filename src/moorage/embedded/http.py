@@ -10,7 +10,8 @@ import orjson
 import yaml
 
 from moorage.embedded import protobuf
-from moorage.embedded.tokens import User
+from moorage.embedded.registry import Guard
+from moorage.embedded.users import User
 from moorage.errors import Invalid
 
 JSON = "application/json"
@@ -28,6 +29,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     user: User
+    guard: Guard | None = None
 
     @property
     def content_type(self) -> str:

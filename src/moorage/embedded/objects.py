@@ -125,6 +125,7 @@ class ObjectStore:
         self._writer = ThreadPoolExecutor(1, "moorage-journal") if journal else None
         self._histories: dict[Resource, _History] = {}
         self._wakers: dict[Resource, set[asyncio.Event]] = {}
+        self._changed: dict[Resource, int] = {}
         self._closed = False
         self._assigned = self.revision = journal.revision if journal else 1
         self._opened = self.revision
@@ -143,6 +144,10 @@ class ObjectStore:
         """In the order of (namespace, name), as Kubernetes lists."""
         bucket = self._objects.get(resource, {})
         return [bucket[place] for place in sorted(bucket) if namespace is None or place[0] == namespace]
+
+    def changed_at(self, resource: Resource) -> int:
+        """The revision of the last change to any object of the resource in this process's life, 0 before the first."""
+        return self._changed.get(resource, 0)
 
     def count(self, resource: Resource) -> int:
         return len(self._objects.get(resource, ()))
@@ -239,7 +244,7 @@ class ObjectStore:
             bucket[key.namespace, key.name] = entry
         if key in self._pending and self._pending[key][0] == entry.revision:
             del self._pending[key]
-        self.revision = entry.revision
+        self.revision = self._changed[key.resource] = entry.revision
         self._history(key.resource).add(change)
         for waker in self._wakers.get(key.resource, ()):
             waker.set()

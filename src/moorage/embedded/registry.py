@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from moorage.clock import Clock, now, rfc3339
 from moorage.embedded import admission, apply, custom, metadata
@@ -29,6 +29,14 @@ DEFINITION_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
+class Guard(Protocol):
+    """Asks whether a caller may write just this; see `guards.WriteGuard`."""
+
+    def may_create(self, target: Target) -> None: ...
+
+    def check(self, target: Target, before: Manifest | None, after: Manifest) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Writer:
     """Who writes, and how.
@@ -39,6 +47,7 @@ class Writer:
         dry_run: everything but the write itself.
         force: an apply takes fields from other managers.
         validation: what unknown fields do: `Strict` refuses, `Warn` puts a line into `warnings`, `Ignore` drops them silently.
+        guard: rights that depend on what is written; None asks nothing.
     """
 
     manager: str = "unknown"
@@ -47,6 +56,7 @@ class Writer:
     force: bool = False
     validation: str = "Warn"
     warnings: list[str] = field(default_factory=list)
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,10 @@ class Registry:
             by = apply.Manager(writer.manager, "Update", resource.kind.api_version)
             ownership = apply.Ownership({by: apply.fields_of(manifest, shape_of(resource))}, {by: rfc3339(self.clock())})
             apply.write_ownership(manifest, ownership)
+        if writer.guard is not None:
+            if applying:
+                writer.guard.may_create(target)
+            writer.guard.check(target, None, manifest)
         admission.create(resource, manifest, self._view())
         self._check(target, manifest, None)
         return await self.save(target, manifest, writer)
@@ -194,6 +208,8 @@ class Registry:
         _check_finalizers(target, live, after)
         if not owned:
             admission.decode(resource, after, writer)
+        if writer.guard is not None:
+            writer.guard.check(target, live, after)
         admission.update(resource, target.subresource, live, after, self._view())
         self._check(target, after, live)
         if not owned:

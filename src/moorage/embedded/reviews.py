@@ -1,76 +1,160 @@
-"""Questions a client asks about itself (who am I, may I), and the tokens of service accounts. Nothing here is stored."""
+"""Questions about callers: who am I, may I, may they, whose token is this (`kubectl auth`). Nothing here is stored."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moorage.clock import rfc3339
-from moorage.embedded.authorization import authorize
-from moorage.embedded.registry import Registry, Target
-from moorage.embedded.tokens import AUDIENCE, TokenIssuer, User
-from moorage.errors import Forbidden
+from moorage.clock import Clock, rfc3339
+from moorage.embedded.authentication import Authenticator, audiences_error
+from moorage.embedded.authorization import Authorizer, Decision
+from moorage.embedded.rbac import EVERYTHING, Attributes, Rule
+from moorage.embedded.tokens import AUDIENCE
+from moorage.embedded.users import User
+from moorage.errors import Invalid, NotFound, Unauthenticated
 from moorage.specs.manifest import Manifest
 
-
-def review(group: str, plural: str, body: Manifest, user: User) -> Manifest | None:
-    """The answered review; None when the path is no review of ours."""
-    match group, plural:
-        case "authentication.k8s.io", "selfsubjectreviews":
-            shown: dict[str, Any] = {"username": user.name, "groups": list(user.groups)}
-            if user.uid:
-                shown["uid"] = user.uid
-            return {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "status": {"userInfo": shown}}
-        case "authorization.k8s.io", "selfsubjectaccessreviews":
-            return _access(body, user)
-        case "authorization.k8s.io", "selfsubjectrulesreviews":
-            every = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
-            status = {"resourceRules": every, "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}], "incomplete": False}
-            return {**body, "kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1", "status": status}
-        case _:
-            return None
+AUTHENTICATION, AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
+GROUPS = frozenset({AUTHENTICATION, AUTHORIZATION})
+# By group: plural, kind, whether it is namespaced.
+KINDS: Mapping[str, Sequence[tuple[str, str, bool]]] = {
+    AUTHENTICATION: (("selfsubjectreviews", "SelfSubjectReview", False), ("tokenreviews", "TokenReview", False)),
+    AUTHORIZATION: (
+        ("localsubjectaccessreviews", "LocalSubjectAccessReview", True),
+        ("selfsubjectaccessreviews", "SelfSubjectAccessReview", False),
+        ("selfsubjectrulesreviews", "SelfSubjectRulesReview", False),
+        ("subjectaccessreviews", "SubjectAccessReview", False),
+    ),
+}
 
 
-def _access(body: Manifest, user: User) -> Manifest:
-    asked = (body.get("spec") or {}).get("resourceAttributes") or {}
-    status: dict[str, Any] = {"allowed": True}
-    try:
-        authorize(
-            user,
-            asked.get("verb", ""),
-            asked.get("group", ""),
-            asked.get("resource", ""),
-            namespace=asked.get("namespace", ""),
-            name=asked.get("name", ""),
+class Reviewer:
+    """Answers reviews with what the authenticator and the authorizer know."""
+
+    def __init__(self, authenticator: Authenticator, authorizer: Authorizer, clock: Clock) -> None:
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._clock = clock
+
+    def review(self, group: str, plural: str, namespace: str | None, body: Manifest, user: User) -> Manifest:
+        """The answered review. NotFound when the path is none; Invalid for one that asks nothing."""
+        found = next((each for each in KINDS.get(group, ()) if each[0] == plural and each[2] == (namespace is not None)), None)
+        if found is None:
+            raise NotFound("the server could not find the requested resource", target=plural)
+        kind = found[1]
+        if body.get("kind", kind) != kind:
+            raise Invalid(f"the object provided is a {body.get('kind')}, not a {kind}", code="BadRequest", target="kind")
+        spec = _mapping(body.get("spec"), "spec")
+        match kind:
+            case "SelfSubjectReview":
+                shown = {"metadata": {"creationTimestamp": rfc3339(self._clock())}, "status": {"userInfo": shown_user(user)}}
+            case "TokenReview":
+                shown = {"spec": spec, "status": self._token(spec)}
+            case "SelfSubjectRulesReview":
+                shown = {"spec": spec, "status": self._rules(spec, user)}
+            case "SelfSubjectAccessReview":
+                shown = {"spec": spec, "status": _answer(self._authorizer.decide(user, _asked(kind, spec)))}
+            case _:
+                if kind == "LocalSubjectAccessReview":
+                    _check_local(spec, namespace or "")
+                shown = {"spec": spec, "status": self._subject(kind, spec)}
+        meta = body.get("metadata") if isinstance(body.get("metadata"), dict) else {}
+        return {"kind": kind, "apiVersion": f"{group}/v1", "metadata": meta or {}, **shown}
+
+    def _subject(self, kind: str, spec: Manifest) -> Manifest:
+        name, groups = spec.get("user") or "", tuple(spec.get("groups") or ())
+        asked = _asked(kind, spec)
+        if not name and not groups:
+            raise _invalid(kind, "spec.user", 'Invalid value: "": at least one of user or group must be specified')
+        return _answer(self._authorizer.decide(User(name, groups, spec.get("uid") or ""), asked))
+
+    def _rules(self, spec: Manifest, user: User) -> Manifest:
+        namespace = str(spec.get("namespace") or "")
+        if not namespace:
+            raise Invalid("no namespace on request", code="BadRequest", target="spec.namespace")
+        # The superuser's right comes from no role; Kubernetes shows it as one.
+        rules, missing = self._authorizer.rules_for(user, namespace)
+        every: Sequence[Rule] = [*(EVERYTHING if user.all_powerful else ()), *rules]
+        resources = [
+            {"verbs": list(r.verbs), "apiGroups": list(r.groups), "resources": list(r.resources)}
+            | ({"resourceNames": list(r.names)} if r.names else {})
+            for r in every
+            if r.resources
+        ]
+        paths = [{"verbs": list(r.verbs), "nonResourceURLs": list(r.urls)} for r in every if r.urls]
+        status: Manifest = {"resourceRules": resources, "nonResourceRules": paths, "incomplete": bool(missing)}
+        return status | ({"evaluationError": ", ".join(missing)} if missing else {})
+
+    def _token(self, spec: Manifest) -> Manifest:
+        token = spec.get("token") or ""
+        if not token:
+            raise Invalid("token is required for TokenReview in authentication", code="BadRequest", target="spec.token")
+        asked = tuple(spec.get("audiences") or (AUDIENCE,))
+        try:
+            verified = self._authenticator.verify(token)
+        except Unauthenticated:
+            return {"user": {}, "error": "invalid bearer token"}
+        agreed = [audience for audience in asked if audience in verified.audiences]
+        if not agreed:
+            return {"user": {}, "error": audiences_error(verified.audiences, asked)}
+        return {"authenticated": True, "user": shown_user(verified.user), "audiences": agreed}
+
+
+def shown_user(user: User) -> Manifest:
+    """A UserInfo."""
+    shown: Manifest = {"username": user.name}
+    if user.uid:
+        shown["uid"] = user.uid
+    if user.groups:
+        shown["groups"] = list(user.groups)
+    if user.extra:
+        shown["extra"] = {key: list(values) for key, values in user.extra}
+    return shown
+
+
+def _answer(decision: Decision) -> Manifest:
+    return {"allowed": decision.allowed} | ({"reason": decision.reason} if decision.reason else {})
+
+
+def _asked(kind: str, spec: Manifest) -> Attributes:
+    resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    if (resource is None) == (path is None):
+        shown = "cannot be specified in combination with resourceAttributes" if resource is not None else ""
+        if shown:
+            raise _invalid(kind, "spec.nonResourceAttributes", f"Invalid value: {path}: {shown}")
+        raise _invalid(kind, "spec", "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified")
+    if path is not None:
+        of = _mapping(path, "spec.nonResourceAttributes")
+        return Attributes(_text(of, "verb"), path=_text(of, "path") or "/")
+    of = _mapping(resource, "spec.resourceAttributes")
+    return Attributes(*(_text(of, name) for name in ("verb", "group", "resource", "subresource", "namespace", "name")))
+
+
+def _check_local(spec: Manifest, namespace: str) -> None:
+    named = _mapping(spec.get("resourceAttributes"), "spec.resourceAttributes").get("namespace") or ""
+    if named != namespace:
+        raise Invalid(
+            f"spec.resourceAttributes.namespace must match namespace: {namespace}",
+            code="BadRequest",
+            target="spec.resourceAttributes.namespace",
         )
-    except Forbidden as refusal:
-        status = {"allowed": False, "reason": refusal.message}
-    return {
-        "kind": "SelfSubjectAccessReview",
-        "apiVersion": "authorization.k8s.io/v1",
-        "metadata": {},
-        "spec": body.get("spec") or {},
-        "status": status,
-    }
 
 
-def token_request(registry: Registry, issuer: TokenIssuer, target: Target, body: Manifest) -> Manifest:
-    """POST serviceaccounts/NAME/token."""
-    account = registry.get(Target(target.resource, target.namespace, target.name)).manifest()
-    spec = body.get("spec") or {}
-    bound = spec.get("boundObjectRef")
-    grant = issuer.issue(
-        target.namespace,
-        target.name,
-        account["metadata"]["uid"],
-        audiences=spec.get("audiences") or (),
-        lifetime=timedelta(seconds=int(spec.get("expirationSeconds") or 3600)),
-        bound={str(bound.get("kind", "")).lower(): {"name": bound.get("name"), "uid": bound.get("uid")}} if bound else None,
-    )
-    return {
-        "kind": "TokenRequest",
-        "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {"name": target.name, "namespace": target.namespace, "creationTimestamp": rfc3339(registry.clock())},
-        "spec": {"audiences": [AUDIENCE], "expirationSeconds": 3600, "boundObjectRef": None, **spec},
-        "status": {"token": grant.token, "expirationTimestamp": rfc3339(grant.expires)},
-    }
+def _invalid(kind: str, field: str, message: str) -> Invalid:
+    cause = Invalid(message, code="FieldValueInvalid", target=field)
+    return Invalid(f'{kind}.{AUTHORIZATION} "" is invalid: {field}: {message}', code="Invalid", target=field, details=(cause,))
+
+
+def _mapping(value: Any, field: str) -> Manifest:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Invalid(f"{field} must be an object", code="BadRequest", target=field)
+    return value
+
+
+def _text(of: Manifest, name: str) -> str:
+    value = of.get(name)
+    if value is not None and not isinstance(value, str):
+        raise Invalid(f"{name} must be a string", code="BadRequest", target=name)
+    return value or ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from moorage.embedded.registry import Target
+from moorage.embedded.authorization import Denied
 from moorage.errors import Conflict, Expired, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
 from moorage.specs.manifest import Manifest
 
@@ -47,6 +48,9 @@ def failure(error: MoorageError, target: Target | None = None) -> tuple[int, Man
         name = target.name or (error.target if reason in ("Invalid", "AlreadyExists") else None)
         details = {"name": name or None, "group": kind.group or None, "kind": kind.plural if code != 422 else kind.kind}
     causes = [{"reason": cause.code, "message": cause.message, "field": cause.target} for cause in error.details]
+    if isinstance(error, Denied):
+        asked = error.asked
+        details = {"name": asked.name or None, "group": asked.group or None, "kind": asked.resource or None}
     if causes:
         details["causes"] = causes
     if isinstance(error, Throttled):

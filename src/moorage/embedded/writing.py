@@ -128,6 +128,7 @@ def _delete_options(request: Request) -> deletion.DeleteOptions:
     preconditions = body.get("preconditions") or {}
     grace = body.get("gracePeriodSeconds", request.number("gracePeriodSeconds"))
     propagation = body.get("propagationPolicy") or request.query.get("propagationPolicy") or "Background"
+        guard=request.guard,
     if body.get("orphanDependents"):
         propagation = "Orphan"
     return deletion.DeleteOptions(

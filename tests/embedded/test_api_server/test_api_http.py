@@ -25,12 +25,16 @@ def config_map(name: str, **data: str) -> dict[str, Any]:
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
-async def test_no_token_or_a_wrong_one_is_unauthorized(served: Served) -> None:
+async def test_a_wrong_token_is_unauthorized_and_none_is_somebody_anonymous(served: Served) -> None:
     async with httpx2.AsyncClient(base_url=served.url, verify=served.context) as stranger:
-        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic YTpi"}):
-            answer = await stranger.get("/api/v1/pods", headers=headers)
+        for path in ("/api/v1/pods", "/healthz"):
+            answer = await stranger.get(path, headers={"authorization": "Bearer wrong"})
             assert (answer.status_code, answer.json()["reason"]) == (401, "Unauthorized")
-        assert (await stranger.get("/healthz")).text == "ok"
+        for headers in ({}, {"authorization": "Basic YTpi"}):
+            answer = await stranger.get("/api/v1/pods", headers=headers)
+            assert (answer.status_code, answer.json()["reason"]) == (403, "Forbidden")
+            assert 'User "system:anonymous" cannot list resource "pods"' in answer.json()["message"]
+            assert (await stranger.get("/healthz", headers=headers)).text == "ok"
 
 
 async def test_a_service_accounts_token_ends_with_the_account(served: Served, http: httpx2.AsyncClient) -> None:
