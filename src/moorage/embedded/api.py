@@ -15,10 +15,9 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from moorage.embedded import discovery, openapi, reviews, routes, scale, statuses
-from moorage.embedded.authorization import authorize
-from moorage.embedded.gate import Gate
+from moorage.embedded import discovery, openapi, scale, statuses
 from moorage.embedded.backend import NodeBackend
+from moorage.embedded.gate import Gate
 from moorage.embedded.http import Request, Response, accepted, answer
 from moorage.embedded.logs import log_options, pod_logs
 from moorage.embedded.reading import Reader
@@ -47,9 +46,9 @@ class Api:
         self._registry = registry
         self._backend = backend
         self._issuer = issuer
+        self._address = address
         self._gate = Gate(registry, issuer)
         self._reviewer = Reviewer(self._gate.authenticator, self._gate.authorizer, registry.clock)
-        self._address = address
         self._reader = Reader(registry)
         self._writer = WriteVerbs(registry, self._reader)
         self._streams: set[asyncio.Task[None]] = set()
