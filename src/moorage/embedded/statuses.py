@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from moorage.embedded.registry import Target
 from moorage.embedded.authorization import Denied
+from moorage.embedded.registry import Target
 from moorage.errors import Conflict, Expired, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
 from moorage.specs.manifest import Manifest
 
@@ -47,10 +47,10 @@ def failure(error: MoorageError, target: Target | None = None) -> tuple[int, Man
         # A create has its name in the body, so that only the error knows it.
         name = target.name or (error.target if reason in ("Invalid", "AlreadyExists") else None)
         details = {"name": name or None, "group": kind.group or None, "kind": kind.plural if code != 422 else kind.kind}
-    causes = [{"reason": cause.code, "message": cause.message, "field": cause.target} for cause in error.details]
     if isinstance(error, Denied):
         asked = error.asked
         details = {"name": asked.name or None, "group": asked.group or None, "kind": asked.resource or None}
+    causes = [{"reason": cause.code, "message": cause.message, "field": cause.target} for cause in error.details]
     if causes:
         details["causes"] = causes
     if isinstance(error, Throttled):

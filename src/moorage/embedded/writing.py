@@ -120,6 +120,7 @@ def writer_of(request: Request) -> Writer:
         dry_run=dry_run == "All",
         force=request.flag("force"),
         validation=validation,
+        guard=request.guard,
     )
 
 
@@ -128,7 +129,6 @@ def _delete_options(request: Request) -> deletion.DeleteOptions:
     preconditions = body.get("preconditions") or {}
     grace = body.get("gracePeriodSeconds", request.number("gracePeriodSeconds"))
     propagation = body.get("propagationPolicy") or request.query.get("propagationPolicy") or "Background"
-        guard=request.guard,
     if body.get("orphanDependents"):
         propagation = "Orphan"
     return deletion.DeleteOptions(
