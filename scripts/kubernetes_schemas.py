@@ -14,9 +14,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
-GROUP_VERSIONS = """v1 apps/v1 batch/v1 discovery.k8s.io/v1 events.k8s.io/v1 coordination.k8s.io/v1 storage.k8s.io/v1 scheduling.k8s.io/v1
-rbac.authorization.k8s.io/v1 networking.k8s.io/v1 policy/v1 authentication.k8s.io/v1 authorization.k8s.io/v1 autoscaling/v1 autoscaling/v2
-apiextensions.k8s.io/v1 admissionregistration.k8s.io/v1 apiregistration.k8s.io/v1 node.k8s.io/v1""".split()
+GROUP_VERSIONS = [
+    "v1",
+    "apps/v1",
+    "batch/v1",
+    "discovery.k8s.io/v1",
+    "events.k8s.io/v1",
+    "coordination.k8s.io/v1",
+    "storage.k8s.io/v1",
+    "scheduling.k8s.io/v1",
+    "rbac.authorization.k8s.io/v1",
+    "networking.k8s.io/v1",
+    "policy/v1",
+    "authentication.k8s.io/v1",
+    "authorization.k8s.io/v1",
+    "autoscaling/v1",
+    "autoscaling/v2",
+    "apiextensions.k8s.io/v1",
+    "admissionregistration.k8s.io/v1",
+    "apiregistration.k8s.io/v1",
+    "node.k8s.io/v1",
+]
 TARGET = Path(__file__).parent.parent / "src/moorage/embedded/schemas.json.gz"
 
 

@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tests.kubectl.table import CASES, Case, Runner, Step, cases, themes, written
@@ -25,14 +26,12 @@ def main() -> None:
         runner = Runner(kubeconfig, Path(folder))
         for theme in options.themes or themes():
             found = list(cases(theme))
-            wanted = [index for index, case in enumerate(found) if options.k in case.title]
+            wanted = [case for case in found if options.k in case.title]
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                together = [index for index in wanted if not found[index].exclusive]
-                for index, case in zip(together, pool.map(lambda index: _recorded(runner, found[index]), together), strict=True):
-                    found[index] = case
-            for index in wanted:
-                if found[index].exclusive:
-                    found[index] = _recorded(runner, found[index])
+                recorded = list(pool.map(partial(_recorded, runner), [case for case in wanted if not case.exclusive]))
+            recorded += [_recorded(runner, case) for case in wanted if case.exclusive]
+            for case in recorded:
+                found[[one.title for one in found].index(case.title)] = case
             (CASES / f"{theme}.console").write_text(written(found))
             print(f"{theme}: {len(wanted)} cases")
 

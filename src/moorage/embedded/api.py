@@ -115,6 +115,8 @@ class Api:
                 return await self._logs(request, target)
             case "binding" if request.method == "POST":
                 return await self._writer.bind(request, target)
+            case "eviction" if request.method == "POST":
+                return await self._writer.evict(request, target)
             case "token" if request.method == "POST":
                 return answer(token_request(self._registry, self._issuer, target, request.mapping() if request.body else {}), 201)
             case "scale":
@@ -184,11 +186,16 @@ class Api:
             case ["apis", group, version]:
                 found = discovery.resource_list(catalog, group, version)
             case ["openapi", "v2"]:
+                if request.headers.get("accept", "").startswith(openapi.V2_PROTOBUF):
+                    return Response(openapi.v2_protobuf(), content_type=openapi.V2_ANSWER)
                 found = openapi.v2(catalog)
             case ["openapi", "v3"]:
                 found = openapi.v3_index(catalog)
             case ["openapi", "v3", *group_version]:
-                found = openapi.v3(catalog, "/".join(group_version))
+                place = "/".join(group_version)
+                found = openapi.v3(catalog, place)
+                if found is not None and openapi.current(catalog, place, request.query.get("hash")):
+                    return Response(orjson.dumps(found), headers={"cache-control": "public, max-age=31536000, immutable"})
             case []:
                 found = {"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}
         if found is None:
@@ -238,7 +245,7 @@ async def _send(response: Response, send: Send) -> None:
     headers = [
         (b"content-type", response.content_type.encode()),
         (b"content-length", str(len(response.body)).encode()),
-        (b"cache-control", b"no-cache, private"),
+        *([] if "cache-control" in response.headers else [(b"cache-control", b"no-cache, private")]),
         *((name.encode(), value.encode("latin-1", "replace")) for name, value in response.headers.items()),
     ]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
