@@ -67,9 +67,15 @@ class Throttled(MoorageError):
     default_code = "TooManyRequests"
 
     def __init__(
-        self, message: str, *, retry_after: timedelta = timedelta(seconds=1), code: str | None = None, target: str | None = None
+        self,
+        message: str,
+        *,
+        retry_after: timedelta = timedelta(seconds=1),
+        code: str | None = None,
+        target: str | None = None,
+        details: tuple[MoorageError, ...] = (),
     ) -> None:
-        super().__init__(message, code=code, target=target)
+        super().__init__(message, code=code, target=target, details=details)
         self.retry_after = retry_after
 
 

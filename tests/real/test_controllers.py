@@ -9,11 +9,12 @@ import pytest
 pytest.register_assert_rewrite("moorage.testing.conformance")
 
 from moorage.kube.cluster import Cluster  # noqa: E402
+from moorage.testing.conformance.disruptions import DisruptionConformance  # noqa: E402
 from moorage.testing.conformance.sets import DaemonSetConformance, StatefulSetConformance  # noqa: E402
 from moorage.testing.puppets import Puppets, puppets  # noqa: E402
 
 
-class TestOnRealKubernetes(StatefulSetConformance, DaemonSetConformance):
+class TestOnRealKubernetes(StatefulSetConformance, DaemonSetConformance, DisruptionConformance):
     @pytest.fixture
     async def puppets(self, cluster: Cluster, namespace: str) -> AsyncIterator[Puppets]:
         async with puppets(cluster, namespace) as played:

@@ -117,6 +117,8 @@ class Api:
                 return await self._writer.bind(request, target)
             case "eviction" if request.method == "POST":
                 return await self._writer.evict(request, target)
+            case "eviction" if request.method == "POST":
+                return await self._writer.evict(request, target)
             case "token" if request.method == "POST":
                 return answer(token_request(self._registry, self._issuer, target, request.mapping() if request.body else {}), 201)
             case "scale":

@@ -14,6 +14,7 @@ _SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
 _KINDS = {
     "token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
     "binding": {"group": "", "version": "v1", "kind": "Binding"},
+    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
 }
 _VERBS = {"log": ["get"], "binding": ["create"], "eviction": ["create"], "token": ["create"], "finalize": ["update"]}
 

@@ -13,13 +13,14 @@ import orjson
 from moorage.clock import Clock, now
 from moorage.embedded import bootstrap, deletion, selectors
 from moorage.embedded.backend import NodeBackend, NoNodes
+from moorage.embedded.evictions import evict
 from moorage.embedded.kinds import Resource
 from moorage.embedded.logs import pod_logs
 from moorage.embedded.objects import ObjectStore, Window, open_store, told
 from moorage.embedded.registry import Registry, Target, Writer
 from moorage.embedded.tokens import TokenIssuer, open_issuer
 from moorage.embedded.version import GIT_VERSION
-from moorage.errors import Expired, Invalid, MoorageError
+from moorage.errors import Expired, Invalid, MoorageError, NotFound
 from moorage.kube.cluster import EventType, Listing, LogOptions, PatchType, WatchEvent
 from moorage.kube.kinds import POD, Kind
 from moorage.specs.manifest import Manifest
@@ -123,6 +124,14 @@ class LocalCluster:
     async def bind(self, namespace: str, pod: str, node: str, *, uid: str = "") -> Manifest:
         """Assign a pod to a node, as POST pods/POD/binding does. Conflict when it is assigned, being deleted, or not the one with `uid`."""
         return (await self.registry.bind(self._target(POD, pod, namespace), node, self._writer(), uid=uid)).manifest()
+
+    async def create_subresource(self, kind: Kind, name: str, namespace: str | None, subresource: str, body: Manifest) -> Manifest:
+        """POST to a part of an object: `eviction` of a Pod."""
+        target = self._target(kind, name, namespace, subresource)
+        if (target.resource.kind.plural, subresource) != ("pods", "eviction"):
+            raise NotFound(f"the server could not find the requested resource ({kind.plural}/{subresource})")
+        await evict(self.registry, target.namespace, name, _copy(body), self._writer())
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
     async def logs(self, namespace: str, pod: str, options: LogOptions = LogOptions()) -> AsyncIterator[bytes]:  # noqa: B008  frozen
         async for chunk in pod_logs(self.registry, self.backend, namespace, pod, options):

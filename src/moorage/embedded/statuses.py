@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from moorage.embedded.authorization import Denied
@@ -53,7 +54,7 @@ def failure(error: MoorageError, target: Target | None = None) -> tuple[int, Man
     causes = [{"reason": cause.code, "message": cause.message, "field": cause.target} for cause in error.details]
     if causes:
         details["causes"] = causes
-    if isinstance(error, Throttled):
+    if isinstance(error, Throttled) and error.retry_after > timedelta(0):
         details["retryAfterSeconds"] = max(1, round(error.retry_after.total_seconds()))
     return code, status(code, reason, error.message, details)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from moorage.embedded import deletion, selectors, statuses, views
+from moorage.embedded import deletion, evictions, selectors, statuses, views
 from moorage.embedded.http import APPLY, Request, Response, answer
 from moorage.embedded.objects import Entry
 from moorage.embedded.reading import Reader
@@ -84,6 +84,11 @@ class WriteVerbs:
             raise Invalid("target.name: Required value", code="Invalid", target="target.name")
         uid = (body.get("metadata") or {}).get("uid") or ""
         await self._registry.bind(Target(target.resource, target.namespace, target.name), node, writer_of(request), uid=uid)
+        return answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
+
+    async def evict(self, request: Request, target: Target) -> Response:
+        """POST pods/NAME/eviction."""
+        await evictions.evict(self._registry, target.namespace, target.name, request.mapping(), writer_of(request))
         return answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 
     def _shown(self, request: Request, target: Target, entry: Entry, writer: Writer, status: int) -> Response:

@@ -36,7 +36,9 @@ def error_of(code: int, body: Manifest | str, *, retry_after: timedelta | None =
         after = timedelta(seconds=seconds) if isinstance(seconds, int) and seconds > 0 else None
         if retry_after is None:
             retry_after = after or timedelta(seconds=1)
-        return Throttled(message, retry_after=retry_after)
+        return Throttled(
+            message, retry_after=retry_after, details=tuple(_cause(cause) for cause in (details.get("causes") or ())[:_MOST_CAUSES])
+        )
     found = _CLASSES.get(code)
     if found is None:
         found = Invalid if 400 <= code < 500 else Unavailable

@@ -33,6 +33,8 @@ async def run_controllers(
         workloads.replica_sets(world),
         sets.stateful_sets(world),
         sets.daemon_sets(world),
+        sets.disruption_budgets(world),
+        sets.stale_disruptions(world),
         workloads.jobs(world),
         workloads.endpoint_slices(world),
         scheduler.scheduler(world),

@@ -1,4 +1,4 @@
-"""Wires StatefulSets and DaemonSets to the informers: what wakes which one, and what its decision gets to see."""
+"""Wires StatefulSets, DaemonSets and disruption budgets to the informers: what wakes which one, and what its decision gets to see."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from moorage.embedded.control import daemonset, statefulset
+from moorage.embedded.control import daemonset, disruption, statefulset
 from moorage.embedded.control.loop import Loop
+from moorage.embedded.control.objects import is_true
+from moorage.embedded.control.pods import is_ready
 from moorage.embedded.control.steps import NOTHING, Decision
 from moorage.embedded.control.workloads import NAMESPACE, children, index_children, index_namespace, wake_owner, wake_self
 from moorage.embedded.control.world import World
-from moorage.kube.kinds import CONTROLLER_REVISION, DAEMON_SET, NODE, POD, PVC, STATEFUL_SET
-from moorage.kube.metadata import Key, key_of, labels_of, name_of, namespace_of, uid_of
+from moorage.embedded.disruptions import covers
+from moorage.kube.kinds import CONTROLLER_REVISION, DAEMON_SET, DEPLOYMENT, DISRUPTION_BUDGET, NODE, POD, PVC, REPLICA_SET, STATEFUL_SET
+from moorage.kube.metadata import Key, is_deleting, key_of, labels_of, name_of, namespace_of, uid_of
 from moorage.specs.manifest import Manifest
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=15)
@@ -105,6 +108,58 @@ def daemon_sets(world: World) -> Loop:
     for informer in (pods, history):
         informer.subscribe(wake_owner(loop, DAEMON_SET, owners))
     return loop
+
+
+def disruption_budgets(world: World) -> Loop:
+    """The disruption controller's first half: budgets."""
+    budgets, pods, deployments = world.informer(DISRUPTION_BUDGET), world.informer(POD), world.informer(DEPLOYMENT)
+    index_namespace(budgets)
+    index_namespace(pods)
+    scaled = {kind.kind: world.informer(kind) for kind in (REPLICA_SET, STATEFUL_SET)}
+    scale_of = disruption.scale_finder([(kind, informer.with_uid) for kind, informer in scaled.items()], deployments.with_uid)
+
+    def decide(key: Key) -> Decision:
+        found = budgets.get(key[1], key[0])
+        if found is None:
+            return NOTHING
+        covered = [pod for pod in pods.find(NAMESPACE, key[0]) if covers(found, pod)]
+        return disruption.decide(found, covered, scale_of, world.clock())
+
+    loop = Loop(world, "disruption-controller", decide)
+
+    def pod_changed(old: Manifest | None, new: Manifest | None) -> None:
+        if old is not None and new is not None and _disrupts(old) == _disrupts(new):
+            return
+        for pod in (old, new):
+            for budget in budgets.find(NAMESPACE, namespace_of(pod)) if pod is not None else ():
+                if pod is not None and covers(budget, pod):
+                    loop.queue.add(key_of(budget))
+
+    budgets.subscribe(wake_self(loop))
+    pods.subscribe(pod_changed)
+    return loop
+
+
+def stale_disruptions(world: World) -> Loop:
+    """The disruption controller's second half: pods that were to be disrupted and were not."""
+    pods = world.informer(POD)
+
+    def decide(key: Key) -> Decision:
+        found = pods.get(key[1], key[0])
+        return NOTHING if found is None else disruption.clear(found, world.clock())
+
+    loop = Loop(world, "stale-pod-disruption", decide, workers=1)
+
+    def pod_changed(old: Manifest | None, new: Manifest | None) -> None:
+        if new is not None and is_true(new, "DisruptionTarget"):
+            loop.queue.add(key_of(new))
+
+    pods.subscribe(pod_changed)
+    return loop
+
+
+def _disrupts(pod: Manifest) -> tuple[object, ...]:
+    return is_ready(pod), is_deleting(pod), labels_of(pod), uid_of(pod)
 
 
 def _matters(node: Manifest) -> tuple[object, ...]:
