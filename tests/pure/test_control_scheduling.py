@@ -201,16 +201,20 @@ def test_a_gang_without_room_for_all_takes_no_room_from_others() -> None:
     pods = [*gang("abc", "3"), pod("small", "3", created="2026-01-02T00:00:00Z"), pod("late", "3", created="2026-01-03T00:00:00Z")]
     found = plan(pods, Snapshot([node("n1"), node("n2")], []), groups=GROUPS)
     assert set(found.places) == {"small", "late"}
-    assert found.refused["a"].startswith(
-        "3/3 tasks in gang unschedulable: pod group is not ready, 3 minAvailable, 3 Pending. Origin reason is c: 0/2 nodes are available: 2 Insufficient cpu."
+    assert found.gangs["default", "g"].startswith(
+        "1/3 tasks in gang unschedulable: pod group is not ready, 3 Pending, 3 minAvailable; Pending: 1 Unschedulable, 2 Schedulable. "
+        "Origin reason is c: 0/2 nodes are available: 2 Insufficient cpu."
     )
+    assert found.possible == {"a", "b"}
+    assert found.refused["a"] == "Pod default/a can possibly be assigned to n1, once minAvailable is satisfied"
+    assert found.refused["c"].startswith("0/2 nodes are available: 2 Insufficient cpu.")
 
 
 def test_a_gang_waits_for_its_members_and_its_group() -> None:
     snapshot = Snapshot([node("n1"), node("n2")], [])
-    assert plan(gang("ab"), snapshot, groups=GROUPS).refused["a"] == (
-        "2/2 tasks in gang unschedulable: pod group is not ready, 3 minAvailable, 2 Pending"
-    )
+    found = plan(gang("ab"), snapshot, groups=GROUPS)
+    assert found.refused["a"] == "pod group is not ready, 2 Pending, 3 minAvailable; Pending: 2 Unschedulable"
+    assert found.gangs["default", "g"] == f"3/2 tasks in gang unschedulable: {found.refused['a']}"
     assert plan(gang("a", group="absent"), snapshot, groups=GROUPS).refused["a"] == 'PodGroup "absent" not found'
 
 

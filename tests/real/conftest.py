@@ -19,7 +19,7 @@ from moorage.kube.cluster import Cluster
 from moorage.kube.kinds import NAMESPACE, SERVICE_ACCOUNT
 from moorage.kube.metadata import name_of
 from moorage.testing.world import until
-from tests.real.control_plane.binaries import find, minors
+from tests.real.control_plane.binaries import Binaries, find, minors
 from tests.real.control_plane.plane import Plane, default_folder
 from tests.real.guard import objection
 
@@ -65,6 +65,26 @@ def real() -> Iterator[RealCluster]:
     finally:
         if not was_running:
             plane.down()
+
+
+@pytest.fixture(scope="module")
+def plane(real: RealCluster) -> Iterator[Plane]:
+    """The control plane with nodes of our own agent."""
+    if real.plane is None:
+        pytest.skip("a cluster that was given cannot run images that lie in no registry")
+    plane = real.plane
+    settings = plane.settings or {}
+    before = settings.get("nodes") or 0
+    if not before:
+        plane.up(settings["minor"], unused, nodes=2)
+    yield plane
+    if not before:
+        plane.up(settings["minor"], unused, nodes=0)
+
+
+def unused() -> Binaries:
+    """For a control plane that has its binaries."""
+    raise AssertionError("the control plane is up already")
 
 
 def _guarded(real: RealCluster) -> RealCluster:

@@ -17,7 +17,6 @@ from moorage.extension.manifests import NAMESPACE, Connection, render
 from moorage.extension.settings import parse_settings
 from tests.real import audit
 from tests.real.audit import Permission
-from tests.real.conftest import RealCluster
 from tests.real.control_plane.plane import Plane, routed
 from tests.real.workspace import COMPUTE, SETTINGS, TRAINING, Workspace, served_workspace
 from tests.stack.conftest import EXAMPLE
@@ -47,25 +46,6 @@ command: while [ ! -e {gate} ]; do sleep 0.1; done; echo through the gate
 environment: {{image: python:3.11}}
 compute: azureml:local
 """
-
-
-@pytest.fixture(scope="module")
-def plane(real: RealCluster) -> Iterator[Plane]:
-    """The control plane with nodes."""
-    if real.plane is None:
-        pytest.skip("a cluster that was given cannot run images that lie in no registry")
-    plane = real.plane
-    settings = plane.settings or {}
-    before = settings.get("nodes") or 0
-    if not before:
-        plane.up(settings["minor"], _unused, nodes=2)
-    yield plane
-    if not before:
-        plane.up(settings["minor"], _unused, nodes=0)
-
-
-def _unused() -> None:  # type: ignore[return]
-    raise AssertionError("the control plane is up already")
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,7 @@ async def test_a_gang_goes_together_or_waits_together(stage: Any) -> None:
     pods = await stage.until(POD, lambda pods: len(pods) == 3 and all(condition(pod, "PodScheduled") == "False" for pod in pods))
     assert not any(pod["spec"].get("nodeName") for pod in pods)
     (group,) = await stage.until(POD_GROUP, lambda groups: bool(groups[0].get("status")))
-    assert group["status"]["phase"] == "Pending"
+    assert group["status"]["phase"] == "Inqueue"
     await stage.settled()
     await stage.node("node-9")
     await stage.until(POD, lambda pods: all(pod["spec"].get("nodeName") for pod in pods))

@@ -12,6 +12,8 @@ from typing import Any
 from tests.real.control_plane import volcano
 from tests.real.control_plane.binaries import COMPONENTS, Broken, NoBinaries, find, minors
 from tests.real.control_plane.plane import Failed, Plane, default_folder
+from tests.real.node_containers.join import prepare
+from tests.real.node_containers.machine import NoNodes
 
 
 def main() -> int:
@@ -22,7 +24,10 @@ def main() -> int:
             case "up":
                 folder = options.volcano or volcano.given()
                 chosen = False if options.no_volcano else volcano.find(folder) if folder else None
-                status = plane.up(options.minor, lambda: find(options.minor, options.binaries), nodes=options.nodes, volcano=chosen)
+                kubelet = (lambda: prepare(options.minor, options.kubelet_binaries)) if options.kubelet else None
+                nodes = 1 if options.kubelet and options.nodes is None else options.nodes
+                found = lambda: find(options.minor, options.binaries)  # noqa: E731
+                status = plane.up(options.minor, found, nodes=nodes, volcano=chosen, kubelet=kubelet)
                 _show(status, options.output)
             case "status":
                 status = plane.status()
@@ -36,7 +41,7 @@ def main() -> int:
                 if plane.settings is None:
                     raise Failed("Nothing runs; `scripts/kubernetes up` first.")
                 plane.restart(options.component)
-    except (Failed, NoBinaries, Broken) as error:
+    except (Failed, NoBinaries, Broken, NoNodes) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -64,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
             )
             scheduling.add_argument("--no-volcano", action="store_true", help="without Volcano, and stop it where it runs")
             command.add_argument("--nodes", type=int, metavar="N", help="nodes of our own agent, on which pods really run (default: none)")
+            command.add_argument(
+                "--kubelet", action="store_true", help="nodes with kubelet and real containers instead (default: one); needs root"
+            )
+            command.add_argument("--kubelet-binaries", type=Path, metavar="FOLDER", help="a folder with kubelet, kube-proxy and pause")
         if name in ("up", "status"):
             command.add_argument("-o", "--output", choices=("text", "json"), default="text")
         if name == "restart":

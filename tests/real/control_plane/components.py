@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.real.node_containers.configuration import LEASE_SECONDS
+
 HOST = "127.0.0.1"
 # Loopback addresses, as the nodes of the embedded cluster can listen on them without any privilege.
 SERVICE_RANGE = "127.96.0.0/12"
@@ -18,12 +20,19 @@ AUDIT_POLICY = yaml.safe_dump(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things lie in the state folder, and the ports."""
+    """Where things lie in the state folder, the ports, and where clients and pods find the API server and Services.
+
+    Args:
+        reached: nodes with networks of their own reach the API server at `host`, as pods do through the Service `kubernetes`.
+    """
 
     folder: Path
     api_port: int
     etcd_port: int
     peer_port: int
+    host: str = HOST
+    services: str = SERVICE_RANGE
+    reached: bool = False
 
     @property
     def pki(self) -> Path:
@@ -43,7 +52,7 @@ class Layout:
 
     @property
     def url(self) -> str:
-        return f"https://{HOST}:{self.api_port}"
+        return f"https://{self.host}:{self.api_port}"
 
 
 def flags(layout: Layout) -> dict[str, list[str]]:
@@ -75,11 +84,13 @@ def flags(layout: Layout) -> dict[str, list[str]]:
             "--log-level=warn",
         ],
         "kube-apiserver": [
-            f"--bind-address={HOST}",
-            f"--advertise-address={HOST}",
+            f"--bind-address={layout.host}",
+            f"--advertise-address={layout.host}",
             f"--secure-port={layout.api_port}",
             # Endpoints refuse loopback addresses; pods are told the API's address by their node.
-            "--endpoint-reconciler-type=none",
+            *([] if layout.reached else ["--endpoint-reconciler-type=none"]),
+            # Pods leave a node that is gone soon enough for a test.
+            *(["--default-not-ready-toleration-seconds=5", "--default-unreachable-toleration-seconds=5"] if layout.reached else []),
             f"--etcd-servers={etcd}",
             f"--etcd-cafile={pki / 'ca.pem'}",
             f"--etcd-certfile={pki / 'etcd-client.pem'}",
@@ -91,7 +102,7 @@ def flags(layout: Layout) -> dict[str, list[str]]:
             f"--kubelet-client-certificate={pki / 'kubelet-client.pem'}",
             f"--kubelet-client-key={pki / 'kubelet-client.key'}",
             "--kubelet-preferred-address-types=InternalIP",
-            f"--service-cluster-ip-range={SERVICE_RANGE}",
+            f"--service-cluster-ip-range={layout.services}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={pki / 'service-accounts.key'}",
             f"--service-account-signing-key-file={pki / 'service-accounts.key'}",
@@ -108,6 +119,7 @@ def flags(layout: Layout) -> dict[str, list[str]]:
             f"--root-ca-file={pki / 'ca.pem'}",
             f"--service-account-private-key-file={pki / 'service-accounts.key'}",
             "--use-service-account-credentials",
+            *([f"--node-monitor-grace-period={LEASE_SECONDS}s", "--node-monitor-period=1s"] if layout.reached else []),
             "--leader-elect=false",
             "--secure-port=0",
             "--profiling=false",

@@ -32,6 +32,10 @@ from tests.real.control_plane.volcano import CONFIGURATION, Volcano
 from tests.real.control_plane.volcano import USERS as VOLCANO
 from tests.real.control_plane.volcano import flags as volcano_flags
 from tests.real.control_plane.volcano import manifests as volcano_manifests
+from tests.real.node_containers import addresses
+from tests.real.node_containers.addresses import Node
+from tests.real.node_containers.join import binaries_of, furnish
+from tests.real.node_containers.machine import Machine
 
 # The mark stands in the cluster, since names of contexts are anybody's choice.
 MARK = "moorage.dev/test-cluster"
@@ -42,6 +46,7 @@ DEFAULT_QUEUE = "/apis/scheduling.volcano.sh/v1beta1/queues/default"
 POD_NETWORK = IPv4Network("198.18.0.0/16")
 ROOT = Path(__file__).parent.parent.parent.parent
 READY_SECONDS = 90
+NODE_SECONDS = 240  # images are imported first
 GONE_SECONDS = 10
 GRACE_SECONDS = 45  # pods have 30
 _LOOK_SECONDS = 0.05
@@ -76,23 +81,42 @@ class Plane:
     def layout(self) -> Layout:
         settings = self.settings
         assert settings is not None
+        if settings.get("kubelet"):
+            return Layout(self.folder, *settings["ports"], host=addresses.HOST, services=str(addresses.SERVICES), reached=True)
         return Layout(self.folder, *settings["ports"])
 
+    @property
+    def machine(self) -> Machine:
+        """This machine's side of nodes with real containers."""
+        return Machine(self.folder)
+
     def up(
-        self, minor: str, binaries: Callable[[], Binaries], *, nodes: int | None = None, volcano: Volcano | Literal[False] | None = None
+        self,
+        minor: str,
+        binaries: Callable[[], Binaries],
+        *,
+        nodes: int | None = None,
+        volcano: Volcano | Literal[False] | None = None,
+        kubelet: Callable[[], dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
         """Start what does not run, wait until it serves, and return `status()`. After a crash or a reboot the same data is served again.
 
         Args:
             nodes: how many nodes our own agent makes, 0 for none; None leaves it as it was.
             volcano: its scheduler and controllers as well; False for none; None leaves it as it was.
+            kubelet: what the nodes are made of when they have real containers; they cannot be mixed with ours.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
             settings = self.settings
             if settings is not None and settings["minor"] != minor:
                 raise Failed(f"Kubernetes {settings['version']} has its state in {self.folder}; `scripts/kubernetes down` first.")
+            if settings is not None and kubelet is not None and not settings.get("kubelet"):
+                raise Failed(
+                    f"The control plane in {self.folder} is without real containers, which need another network; `scripts/kubernetes down` first."
+                )
             if settings is None:
+                made_of = kubelet() if kubelet is not None else None
                 found = binaries()
                 settings = {
                     "minor": minor,
@@ -100,8 +124,11 @@ class Plane:
                     "source": found.source,
                     "ports": _free_ports(3),
                     "commands": {name: list(words) for name, words in found.commands.items()},
+                    "kubelet": made_of,
                 }
                 write_private(self.folder / "plane.json", json.dumps(settings))
+            if settings.get("kubelet"):
+                self.machine.raise_bridge(nodes if nodes is not None else settings.get("nodes") or 0)
             self._furnish()
             for name in flags(self.layout):
                 self.start(name)
@@ -118,7 +145,10 @@ class Plane:
         settings = self.settings
         if settings is None:
             return {"running": False, "folder": str(self.folder)}
-        names = [*settings["commands"], *([NODES] if settings.get("nodes") else [])]
+        agents = [NODES] if settings.get("nodes") else []
+        if settings.get("kubelet"):
+            agents = [Node(number).name for number in range(settings.get("nodes") or 0)]
+        names = [*settings["commands"], *agents]
         processes = {name: self._process(name) for name in names}
         return {
             "running": all(processes.values()),
@@ -144,6 +174,8 @@ class Plane:
             unroute()
             for name in reversed(settings["commands"]):
                 self.stop(name)
+            if settings.get("kubelet"):
+                self.machine.stop_all()
             for each in self.folder.iterdir():
                 if each.name in ("logs", "lock"):
                     continue
@@ -169,7 +201,7 @@ class Plane:
         for name in VOLCANO:
             if name in settings["commands"]:
                 self.start(name)
-                self._until(lambda: self._answers(DEFAULT_QUEUE), READY_SECONDS, "Volcano made no queue", name)
+                self._until(lambda: self._answers(DEFAULT_QUEUE), READY_SECONDS, "Volcano made no queue", name, needed=True)
         return settings
 
     def start(self, name: str) -> None:
@@ -186,6 +218,12 @@ class Plane:
         if count == 0:
             return
         layout = self.layout
+        if prepared := settings.get("kubelet"):
+            for number in range(count):
+                self.machine.start(Node(number), count, layout.url, binaries_of(prepared), map(Path, prepared["images"]))
+            furnish(layout.kubeconfig, self.folder / "machine" / "volumes")
+            self._until(lambda: self._ready_nodes() == count, NODE_SECONDS, "the nodes are not ready", Node(0).name)
+            return
         words = [sys.executable, "-m", "tests.real.nodes", "--count", str(count), "--folder", str(self.folder / "machine")]
         words += ["--kubeconfig", str(layout.kubeconfig), "--server", layout.url, "--pki", str(layout.pki)]
         if routed():
@@ -195,6 +233,10 @@ class Plane:
 
     def stop_nodes(self) -> None:
         """End the node agents and the containers they keep."""
+        settings = self.settings or {}
+        if settings.get("kubelet"):
+            for number in range(settings.get("nodes") or 0):
+                self.machine.stop(Node(number))
         process = self._process(NODES)
         if process is not None:
             os.kill(process.pid, signal.SIGTERM)
@@ -251,6 +293,8 @@ class Plane:
         authority = ensure_authority(pki)
         ensure_server_certificate(authority, pki, "etcd", [HOST])
         names = [HOST, "localhost", "kubernetes.default.svc", "kubernetes.default", "kubernetes"]
+        if layout.reached:
+            names += [layout.host, str(addresses.SERVICES[1])]
         ensure_server_certificate(authority, pki, "apiserver", names)
         ensure_server_certificate(authority, pki, "kubelet", [HOST])
         signing_key(pki / "service-accounts.key")
@@ -275,10 +319,11 @@ class Plane:
         mark = json.dumps({"metadata": {"labels": {MARK: "true"}}}).encode()
         self._call(self.layout.url + "/api/v1/namespaces/default", "admin", mark, "PATCH")
 
-    def _until(self, holds: Callable[[], bool], seconds: float, what: str, name: str | None = None) -> None:
+    def _until(self, holds: Callable[[], bool], seconds: float, what: str, name: str | None = None, *, needed: bool = False) -> None:
+        """Wait; `name` is whose log explains a failure, and with `needed` its end is one. Without a name all of the control plane is needed."""
         deadline = time.monotonic() + seconds
         while not holds():
-            watched = flags(self.layout) if name is None else (name,) if name in VOLCANO else ()
+            watched = flags(self.layout) if name is None else (name,) if needed else ()
             ended = [each for each in watched if self._process(each) is None]
             if ended:
                 raise Failed(f"{ended[0]} ended. The end of {self._log(ended[0])}:\n{self._tail(ended[0])}")

@@ -10,6 +10,7 @@ from moorage.clock import rfc3339
 from moorage.embedded.control.loop import Loop
 from moorage.embedded.control.objects import annotations_of, condition, is_true
 from moorage.embedded.control.pods import is_finished
+from moorage.embedded.control.scheduling.groups import state_of, status_of
 from moorage.embedded.control.scheduling.plan import GROUP, Plan, Volumes, group_of, is_waiting, plan
 from moorage.embedded.control.scheduling.snapshot import Requests, Room, Snapshot
 from moorage.embedded.control.scheduling.volumes import reach
@@ -46,6 +47,9 @@ class _Scheduler:
         self.loop.queue.add(_TURN)
 
     def _pod_changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        if _member(old) != _member(new):
+            # What its group's status counts.
+            self._wake()
         if new is None:
             if old is not None:
                 self._requests.forget(old)
@@ -69,9 +73,9 @@ class _Scheduler:
         now = self._world.clock()
         confirmed: list[list[Step]] = [[_scheduled(pod, now)] for pod in self.pods.find(_UNCONFIRMED, True)]
         waiting = self.pods.find(_WAITING, True)
-        if not waiting and not confirmed:
-            return NOTHING
         groups = {key_of(group): group for group in self.groups}
+        if not waiting and not confirmed and not groups:
+            return NOTHING
         found = plan(tuple(self.pods), Snapshot(self.nodes, self.pods, self._requests), groups=groups, volumes=self._reach)
         apart = [*confirmed, *(_steps(pod, found, now) for pod in waiting)]
         apart += [_group_steps(group, self.pods.find(_GROUP, key), found, now) for key, group in groups.items()]
@@ -120,7 +124,8 @@ def _steps(pod: Manifest, found: Plan, now: datetime) -> list[Step]:
     before = condition(pod, "PodScheduled")
     if message is None or (before and before.get("status") == "False" and before.get("message") == message):
         return []
-    made = _condition(before, "False", now) | {"reason": "Unschedulable", "message": message}
+    reason = "Schedulable" if uid in found.possible else "Unschedulable"
+    made = _condition(before, "False", now) | {"reason": reason, "message": message}
     return [_set_condition(pod, made), Record(pod, "Warning", "FailedScheduling", message, _component(pod))]
 
 
@@ -139,23 +144,18 @@ def _set_condition(pod: Manifest, made: Manifest) -> Patch:
     return Patch(POD, pod, {"status": {"conditions": [made]}}, "status", PatchType.STRATEGIC)
 
 
+def _member(pod: Manifest | None) -> tuple[Any, ...] | None:
+    key = group_of(pod) if pod is not None else None
+    return None if pod is None or key is None else (key, state_of(pod), is_deleting(pod))
+
+
 def _group_steps(group: Manifest, members: Sequence[Manifest], found: Plan, now: datetime) -> list[Step]:
-    """The PodGroup's phase and its one condition, in Volcano's words."""
     alive = [pod for pod in members if not is_deleting(pod)]
-    refused = next((found.refused[uid_of(pod)] for pod in alive if uid_of(pod) in found.refused), None)
-    placed = sum(bool((pod.get("spec") or {}).get("nodeName")) or uid_of(pod) in found.places for pod in alive)
-    if not alive or (refused is None and placed < (group.get("spec") or {}).get("minMember", 1)):
-        return []
-    made: Manifest = {"status": "True", "lastTransitionTime": rfc3339(now)}
-    if refused is None:
-        made |= {"type": "Scheduled", "reason": "tasks in gang are ready to be scheduled"}
-    else:
-        made |= {"type": "Unschedulable", "reason": "NotEnoughResources", "message": refused}
-    before = next(iter((group.get("status") or {}).get("conditions") or ()), None)
-    if before and all(before.get(name) == made.get(name) for name in ("type", "message")):
-        return []
-    status = {**(group.get("status") or {}), "phase": "Running" if refused is None else "Pending", "conditions": [made]}
-    steps = set_status(POD_GROUP, group, status)
-    if steps and refused is not None:
+    states = [state_of(pod, bound=uid_of(pod) in found.places or bool((pod.get("spec") or {}).get("nodeName"))) for pod in alive]
+    refused = found.gangs.get(key_of(group))
+    status = status_of(group, states, refused, now)
+    steps = set_status(POD_GROUP, group, status) if status is not None else []
+    said = [one.get("message") for one in (group.get("status") or {}).get("conditions") or () if one.get("type") == "Unschedulable"]
+    if steps and refused is not None and refused not in said:
         steps.append(Record(group, "Warning", "Unschedulable", refused, "volcano"))
     return steps

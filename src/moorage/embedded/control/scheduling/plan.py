@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from moorage.embedded.control.objects import annotations_of, canonical
 from moorage.embedded.control.pods import is_finished
 from moorage.embedded.control.scheduling.decide import Unschedulable, choose
+from moorage.embedded.control.scheduling.groups import least, not_ready, ready, state_of, why_not
 from moorage.embedded.control.scheduling.neighbours import matters
 from moorage.embedded.control.scheduling.snapshot import Room, Snapshot
 from moorage.kube.metadata import Key, controller_uid, is_deleting, key_of, name_of, namespace_of, uid_of
@@ -30,10 +31,12 @@ Reach = Callable[[Manifest, Mapping[str, Room]], Volumes]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where pods go, by uid, and why others go nowhere."""
+    """Where pods go, by uid, and why others go nowhere; `possible` are those of them that would have had a node, had their gang been whole."""
 
     places: Mapping[str, str]
     refused: Mapping[str, str]
+    possible: frozenset[str] = frozenset()
+    gangs: Mapping[Key, str] = field(default_factory=dict)
 
 
 def is_waiting(pod: Manifest) -> bool:
@@ -72,8 +75,8 @@ def plan(
             work.place_one(pod)
         elif key not in done:
             done.add(key)
-            work.place_gang(gangs[key], groups.get(key), key[1])
-    return Plan(work.places, work.refused)
+            work.place_gang(gangs[key], groups.get(key), key)
+    return Plan(work.places, work.refused, frozenset(work.possible), work.gangs)
 
 
 def _order(pod: Manifest) -> tuple[int, str, str, str]:
@@ -92,6 +95,8 @@ class _Pass:
     def __init__(self, snapshot: Snapshot, volumes: Reach) -> None:
         self.places: dict[str, str] = {}
         self.refused: dict[str, str] = {}
+        self.possible: set[str] = set()
+        self.gangs: dict[Key, str] = {}
         self._snapshot = snapshot
         self._volumes = volumes
         # Room only shrinks during a pass, so that what was refused to one pod is refused to its like; gangs that fail give room back to where it was.
@@ -114,35 +119,38 @@ class _Pass:
         self.places[uid_of(pod)] = found
         return None
 
-    def place_gang(self, members: Sequence[Manifest], group: Manifest | None, name: str) -> None:
+    def place_gang(self, members: Sequence[Manifest], group: Manifest | None, key: Key) -> None:
         """Place as many waiting members as there is room for, if with those that have run or run they are enough; else none."""
         waiting = sorted((pod for pod in members if is_waiting(pod)), key=_order)
         if group is None:
             for pod in waiting:
-                self.refused[uid_of(pod)] = f'PodGroup "{name}" not found'
+                self.refused[uid_of(pod)] = f'PodGroup "{key[1]}" not found'
             return
-        least = (group.get("spec") or {}).get("minMember", 1)
-        counted = sum(
-            bool((pod.get("spec") or {}).get("nodeName")) and (pod.get("status") or {}).get("phase") != "Failed" for pod in members
-        )
+        states = [state_of(pod) for pod in members]
+        counted = ready(states)
+        enough = counted + len(waiting) >= least(group)
         known = dict(self._hopeless)
         origin: tuple[str, str] | None = None
-        if counted + len(waiting) >= least:
+        if enough:
             for pod in waiting:
                 message = self.place_one(pod)
                 if message is not None and origin is None:
                     origin = name_of(pod), message
         placed = [pod for pod in waiting if uid_of(pod) in self.places]
-        if counted + len(placed) >= least and (placed or not waiting):
+        if counted + len(placed) >= least(group):
             return
         for pod in placed:
-            self._snapshot.take_back(pod, self.places.pop(uid_of(pod)))
+            uid = uid_of(pod)
+            place = self.places.pop(uid)
+            self._snapshot.take_back(pod, place)
+            self.possible.add(uid)
+            who = f"{namespace_of(pod)}/{name_of(pod)}"
+            self.refused[uid] = f"Pod {who} can possibly be assigned to {place}, once minAvailable is satisfied"
         self._hopeless = known
-        words = f"{len(waiting)}/{len(members)} tasks in gang unschedulable: pod group is not ready, {least} minAvailable, {len(waiting)} Pending"
-        if origin is not None:
-            words = f"{words}. Origin reason is {origin[0]}: {origin[1]}"
-        for pod in waiting:
-            self.refused[uid_of(pod)] = words
+        self.gangs[key] = why_not(group, states, len(placed), origin)
+        if not enough:
+            for pod in waiting:
+                self.refused[uid_of(pod)] = not_ready(group, states, 0)
 
 
 def _likeness(pod: Manifest) -> str | None:
