@@ -27,7 +27,7 @@ from tests.real.nodes.kubelet import kubelet
 
 log = logging.getLogger("moorage.nodes")
 
-_VOLUMES = 16
+VOLUMES = 16
 _CLASS = "moorage-test"
 
 
@@ -94,14 +94,14 @@ async def ensure_storage(cluster: RemoteCluster, folder: Path) -> None:
             },
         )
     ]
-    for number in range(_VOLUMES):
-        name = f"moorage-test-{number}"
+    for number in range(VOLUMES):
+        name = volume(folder, number).name
         spec = {
             "capacity": {"storage": "100Gi"},
             "accessModes": ["ReadWriteOnce", "ReadWriteMany"],
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": _CLASS,
-            "hostPath": {"path": str(folder / name), "type": "DirectoryOrCreate"},
+            "hostPath": {"path": str(volume(folder, number)), "type": "DirectoryOrCreate"},
         }
         objects.append((PV, {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}))
     for kind, manifest in objects:
@@ -109,6 +109,11 @@ async def ensure_storage(cluster: RemoteCluster, folder: Path) -> None:
             await cluster.create(kind, manifest)
         except Conflict:
             continue  # an earlier life made it
+
+
+def volume(folder: Path, number: int) -> Path:
+    """Where a volume lies."""
+    return folder / f"moorage-test-{number}"
 
 
 def main() -> None:

@@ -1,0 +1,3 @@
+module moorage.dev/tests/node
+
+go 1.26.0
