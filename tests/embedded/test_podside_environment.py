@@ -39,8 +39,6 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             wheel.writestr(name, text)
     # As on nodes of ours; what the others do stands in test_podside_interpreter.py.
     monkeypatch.setenv("MOORAGE_INTERPRETER", "shared")
-    # As on nodes of ours; what the others do stands in test_podside_interpreter.py.
-    monkeypatch.setenv("MOORAGE_INTERPRETER", "shared")
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))

@@ -9,9 +9,10 @@ from moorage.ids import label_value
 from moorage.inference import endpoint
 from moorage.inference.manifests import INSTANCE_LABEL
 from moorage.inference.reconcile import reconcile
-from moorage.kube.configuration import Child, ControllerConfig, Labelled, Related
-from moorage.kube.kinds import CONFIG_MAP, DEPLOYMENT, INSTANCE_TYPE, ONLINE_DEPLOYMENT, ONLINE_ENDPOINT, POD, PVC, SERVICE
+from moorage.kube.configuration import Child, ControllerConfig, Labelled, Related, lies_in
+from moorage.kube.kinds import CONFIG_MAP, DEPLOYMENT, INSTANCE_TYPE, NAMESPACE, ONLINE_DEPLOYMENT, ONLINE_ENDPOINT, POD, PVC, SERVICE
 from moorage.specs.manifest import Manifest
+from moorage.specs.security import ENFORCE_LABEL
 
 _OURS = "moorage.dev/deployment"
 _MANAGER = "moorage-inference"
@@ -27,7 +28,7 @@ def config(namespace: str | None = None, *, pinned: Mapping[str, str] | None = N
         children=(Child(CONFIG_MAP, labels=_OURS), Child(DEPLOYMENT, labels=_OURS), Child(SERVICE, labels=_OURS)),
         # The first key keeps other applications' pods, which carry the second too, out of memory.
         descendants=(Labelled(POD, (_OURS, INSTANCE_LABEL), _labels),),
-        related=(Related(INSTANCE_TYPE),),
+        related=(Related(INSTANCE_TYPE), Related(NAMESPACE, labels=f"{ENFORCE_LABEL}=restricted", concerns=lies_in)),
         shared=(PVC,),
         namespace=namespace,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from moorage.errors import Invalid
 from moorage.ids import digest
-from moorage.specs import command, instance_type, workload
+from moorage.specs import command, instance_type, security, workload
 from moorage.specs.instance_type import InstanceType
 from moorage.specs.manifest import Manifest
 
@@ -35,13 +35,14 @@ class Rendered:
     replicas: int
 
 
-def desired(parent: Manifest, types: list[Manifest], pinned: Mapping[str, str]) -> Rendered:
+def desired(parent: Manifest, types: list[Manifest], pinned: Mapping[str, str], *, restricted: bool = False) -> Rendered:
     """The objects of one OnlineDeployment.
 
     Args:
         parent: the OnlineDeployment.
         types: InstanceTypes of the cluster.
         pinned: labels of the nodes that the extension's settings allow.
+        restricted: the namespace enforces the Pod Security Standard of that name.
 
     Raises:
         Invalid: unknown instance type, resources beyond it, no scoring script.
@@ -53,7 +54,7 @@ def desired(parent: Manifest, types: list[Manifest], pinned: Mapping[str, str]) 
     labels = {**workload.labels(spec, "inference", own), INSTANCE_LABEL: name}
     metadata: Manifest = {"name": name, "namespace": namespace, "labels": labels}
     plan = workload.plan_config_map(metadata, _plan(spec))
-    pod = _pod(name, spec, instance, pinned)
+    pod = _pod(name, spec, instance, pinned, restricted)
     revision = digest(json.dumps([pod, plan["data"]], sort_keys=True), length=16)
     template = {"metadata": {"labels": labels, "annotations": {REVISION: revision}}, "spec": pod}
     replicas = replica_count(spec)
@@ -119,7 +120,7 @@ def _plan(spec: Manifest) -> Manifest:
     return plan
 
 
-def _pod(name: str, spec: Manifest, instance: InstanceType, pinned: Mapping[str, str]) -> Manifest:
+def _pod(name: str, spec: Manifest, instance: InstanceType, pinned: Mapping[str, str], restricted: bool) -> Manifest:
     if not spec.get("code"):
         raise Invalid(
             "The deployment has no code_configuration; give it a scoring script with init() and run(). Models that need none come with a later version.",
@@ -137,12 +138,12 @@ def _pod(name: str, spec: Manifest, instance: InstanceType, pinned: Mapping[str,
         "workingDir": CODE_FOLDER,
         "env": [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            *workload.variables(_variables(spec)),
+            *workload.variables({**security.variables(restricted, APP_FOLDER), **_variables(spec)}),
         ],
         "ports": [{"name": "http", "containerPort": SCORING_PORT, "protocol": "TCP"}],
         "resources": instance.resources(),
         "volumeMounts": [app, {**scoring, "readOnly": True}, *workload.environment_mounts(environment)],
-        "securityContext": workload.SECURITY,
+        "securityContext": security.of_users(restricted),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **_probes(spec),
     }
@@ -152,6 +153,7 @@ def _pod(name: str, spec: Manifest, instance: InstanceType, pinned: Mapping[str,
         "terminationGracePeriodSeconds": max(30, math.ceil(_timeout(spec) / 1000) + 5),
         "nodeSelector": workload.node_selector(instance, pinned),
         "tolerations": workload.tolerations(spec, instance),
+        "securityContext": security.pod(restricted, prepares=bool(workload.prepared(environment))),
         "initContainers": [
             *workload.environment_container(environment, instance),
             workload.fetch_container([app, scoring], install_scoring=True),

@@ -12,9 +12,10 @@ from types import MappingProxyType
 from moorage.errors import Invalid
 from moorage.inference import status as pods_status
 from moorage.inference.manifests import Rendered, desired
+from moorage.inference.status import Finding
 from moorage.kube.metadata import written
 from moorage.kube.reconcile import Observed, Plan
-from moorage.specs import pod_status, workload
+from moorage.specs import pod_status, refusal, security, workload
 from moorage.specs.condition import Condition, merge
 from moorage.specs.manifest import Manifest
 
@@ -34,7 +35,8 @@ def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE) -> Plan:
     if seen.parent["metadata"].get("deletionTimestamp"):
         return Plan(status=None)
     try:
-        rendered = desired(seen.parent, list(seen.related.get("InstanceType", ())), pinned)
+        restricted = security.enforced(seen.parent["metadata"]["namespace"], seen.related.get("Namespace", ()))
+        rendered = desired(seen.parent, list(seen.related.get("InstanceType", ())), pinned, restricted=restricted)
     except Invalid as error:
         # What serves now goes on serving; only the wish cannot be met.
         return _plan(seen, _kept(seen), _State("Failed", error.code, error.message))
@@ -54,10 +56,10 @@ def _state(seen: Observed, rendered: Rendered, pods: Sequence[Manifest]) -> _Sta
     if deployment is not None and applied and pods_status.rolled_out(deployment, rendered.replicas):
         return _State("Succeeded", "Ready", _served(rendered.replicas, pods_status.timings(pods)))
     if earlier.get("phase") == "Succeeded" and earlier.get("observedGeneration") == _generation(seen):
-        return _State("Succeeded", *_unready(pods))
+        return _State("Succeeded", *_unready(pods, deployment))
     if found := pods_status.failure(pods):
         return _State("Failed", found.reason, found.message)
-    step = pods_status.progress(pods)
+    step = _step(pods, deployment if applied else None)
     if deployment is not None and applied and pods_status.deadline_exceeded(deployment):
         limit = seen.parent["spec"].get("progressDeadlineSeconds", 1200)
         return _State("Failed", "DeadlineExceeded", f"The deployment was not ready within {limit} s. {step.message}")
@@ -65,8 +67,14 @@ def _state(seen: Observed, rendered: Rendered, pods: Sequence[Manifest]) -> _Sta
     return _State(phase, step.reason, step.message)
 
 
-def _unready(pods: Sequence[Manifest]) -> tuple[str, str]:
-    found = pods_status.failure(pods) or pods_status.progress(pods)
+def _step(pods: Sequence[Manifest], deployment: Manifest | None) -> Finding:
+    """What is being waited for: a pod that the cluster refuses keeps more from coming up than one that is on its way."""
+    refused = refusal.of_deployment(deployment) if deployment else None
+    return Finding(refused.reason, refused.message) if refused else pods_status.progress(pods)
+
+
+def _unready(pods: Sequence[Manifest], deployment: Manifest | None) -> tuple[str, str]:
+    found = pods_status.failure(pods) or _step(pods, deployment)
     return found.reason, found.message
 
 
@@ -122,5 +130,8 @@ def _plan(seen: Observed, children: Sequence[Manifest], state: _State, shared: S
         "readyReplicas": ready,
         "conditions": merge(earlier.get("conditions") or (), [condition], now=seen.now, generation=generation),
     }
-    events = [("Warning", state.reason, message[:1000])] if state.phase == "Failed" and earlier.get("phase") != "Failed" else []
+    new = (state.phase == "Failed" and earlier.get("phase") != "Failed") or (
+        state.reason in refusal.REASONS and state.reason != earlier.get("reason")
+    )
+    events = [("Warning", state.reason, message[:1000])] if new else []
     return Plan(children=tuple(children), status=status, shared=tuple(shared), events=events)

@@ -64,14 +64,21 @@ class Related:
     """Objects the parent reads and does not own; of its namespace when they have one. A change of one wakes the parents it concerns.
 
     Args:
+        labels, fields: selectors; keep what no parent reads out of memory.
         concerns: (parent, related) whether the parent reads it; None: all of the namespace, or of the cluster.
         matters: (old, new) whether a change can make a difference, e.g. for Nodes, whose status is written all the time.
     """
 
     kind: Kind
     labels: str | None = None
+    fields: str | None = None
     concerns: Callable[[Manifest, Manifest], bool] | None = None
     matters: Callable[[Manifest, Manifest], bool] | None = None
+
+
+def lies_in(parent: Manifest, namespace: Manifest) -> bool:
+    """`Related.concerns` of Namespaces: the parent's own."""
+    return bool(parent["metadata"].get("namespace") == namespace["metadata"]["name"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class Controller:
         kinds = [(child, self._informer(child.kind, child.labels)) for child in config.children]
         self._children = Children(cluster, config.manager, kinds)
         self._by_kind = {child.kind: informer for child, informer in kinds}
-        self._related = [(related, self._informer(related.kind, related.labels)) for related in config.related]
+        self._related = [(related, self._informer(related.kind, related.labels, related.fields)) for related in config.related]
         self._shared = {(kind.api_version, kind.kind): (kind, self._informer(kind, None)) for kind in config.shared}
         self._descendants = [self._descend(descendant) for descendant in config.descendants]
         self._statuses: dict[str, tuple[Manifest, Manifest]] = {}  # parent uid: status as planned, and as the server stored it
@@ -81,8 +81,8 @@ class Controller:
 
     # --- waking parents ---
 
-    def _informer(self, kind: Kind, labels: str | None) -> Informer:
-        return self._informers.informer(kind, self._config.namespace if kind.namespaced else None, labels=labels)
+    def _informer(self, kind: Kind, labels: str | None, fields: str | None = None) -> Informer:
+        return self._informers.informer(kind, self._config.namespace if kind.namespaced else None, labels=labels, fields=fields)
 
     def _subscribe(self, kinds: Sequence[tuple[Child, Informer]]) -> None:
         self._parents.subscribe(self._parent_changed)

@@ -1,4 +1,4 @@
-"""Events about objects (core/v1), for people to read; nothing in this project decides by them. Their names follow from what they say, so that a
+"""Events about objects (core/v1), for people to read; nothing in this project decides by them (that a pod was refused is quoted from them). Their names follow from what they say, so that a
 repeated event counts up instead of piling up, also across restarts."""
 
 from __future__ import annotations

@@ -39,12 +39,16 @@ def _run(options: Namespace, plan: Manifest) -> None:
             from moorage.podside.fetch import fetch
             from moorage.podside.install import install_scoring
 
+            # The code runs as whoever its image says, and may change what it was given.
+            os.umask(0)
             if options.install_scoring:
                 install_scoring(options.install_scoring)
             fetch(plan, Access(options.access), patience=timedelta(seconds=options.patience))
         case "environment":
             from moorage.podside.environment import prepare
 
+            # Read by whoever the images say, whatever this one's default.
+            os.umask(0o022)
             if notice := prepare(plan, options.root):
                 _leave({"code": "EnvironmentSubstituted", "message": notice[:_MESSAGE_LIMIT]})
         case _:

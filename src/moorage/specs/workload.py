@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from moorage import __version__
 from moorage.ids import label_value
+from moorage.specs import security
 from moorage.specs.command import literal
 from moorage.specs.environment import environment_hash
 from moorage.specs.instance_type import InstanceType
@@ -28,12 +29,6 @@ ENVIRONMENT_CONTAINER, FETCH_CONTAINER, MAIN_CONTAINER = "environment", "fetch",
 # The image of workloads that name none; conda and pip specs need no more of it than a shell and glibc.
 DEFAULT_IMAGE = "python:3.11"
 
-# Pod Security "restricted" but for runAsNonRoot: images for machine learning usually run as root, as they do in the original.
-SECURITY: Manifest = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 _ENVIRONMENT_MEMORY = "1Gi"
 
 
@@ -172,7 +167,7 @@ def component(name: str, command: Sequence[str], mounts: Sequence[Manifest], siz
             "limits": {resource: limit for resource, (_, limit) in size.items()},
         },
         "volumeMounts": list(mounts),
-        "securityContext": SECURITY,
+        "securityContext": security.RESTRICTED,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from moorage.kube.configuration import Child, ControllerConfig, Labelled, Related, Update
-from moorage.kube.kinds import CONFIG_MAP, INSTANCE_TYPE, JOB, POD, PVC, TRAINING_JOB
+from moorage.kube.configuration import Child, ControllerConfig, Labelled, Related, Update, lies_in
+from moorage.kube.kinds import CONFIG_MAP, EVENT, INSTANCE_TYPE, JOB, NAMESPACE, POD, PVC, TRAINING_JOB
 from moorage.specs.manifest import Manifest
+from moorage.specs.security import ENFORCE_LABEL
 from moorage.training import claims
 from moorage.training.reconcile import reconcile
 
@@ -24,10 +25,21 @@ def config(namespace: str | None = None, *, pinned: Mapping[str, str] | None = N
         children=(Child(JOB, labels=_OURS, update=Update.ON_DELETE), Child(CONFIG_MAP, labels=_OURS, update=Update.ON_DELETE)),
         # By label and not through the Job: pods outlive it for as long as they end, and a job is Canceled only once they are gone.
         descendants=(Labelled(POD, (_OURS,), _label),),
-        related=(Related(INSTANCE_TYPE), Related(PVC, labels=f"{claims.LABEL}=true")),
+        related=(
+            Related(INSTANCE_TYPE),
+            Related(PVC, labels=f"{claims.LABEL}=true"),
+            Related(NAMESPACE, labels=f"{ENFORCE_LABEL}=restricted", concerns=lies_in),
+            # What a Job's controller says when it cannot create a pod stands nowhere else.
+            Related(EVENT, fields="involvedObject.kind=Job,reason=FailedCreate", concerns=_is_about),
+        ),
         shared=(PVC,),
         namespace=namespace,
     )
+
+
+def _is_about(job: Manifest, event: Manifest) -> bool:
+    # The Job has the TrainingJob's name.
+    return bool((event.get("involvedObject") or {}).get("name") == job["metadata"]["name"])
 
 
 def _label(job: Manifest) -> tuple[str, ...]:

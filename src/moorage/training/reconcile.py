@@ -13,9 +13,10 @@ from types import MappingProxyType
 from moorage.errors import Invalid
 from moorage.kube.metadata import written
 from moorage.kube.reconcile import Observed, Plan
-from moorage.specs import workload
+from moorage.specs import refusal, security, workload
 from moorage.specs.condition import Condition, find, merge, timestamp
 from moorage.specs.manifest import Manifest
+from moorage.specs.refusal import Refusal
 from moorage.training import claims, launchers
 from moorage.training.plan import plan as job_plan
 from moorage.training.status import TERMINAL, Outcome, observe, pods_summary
@@ -32,7 +33,7 @@ def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE) -> Plan:
         return Plan(status=None)
     job = _own_job(seen)
     pods = _own_pods(seen)
-    outcome = observe(job, pods)
+    outcome = observe(job, pods, _refusal(seen, job, pods))
     if outcome.terminal:
         return _plan(seen, _kept(seen, job) if job else (), outcome)
     stop = _stopping(seen, outcome)
@@ -55,7 +56,7 @@ def desired(seen: Observed, pinned: Mapping[str, str]) -> list[Manifest]:
     spec = seen.parent["spec"]
     metadata = _metadata(seen)
     launch = launchers.choose(spec)
-    pod = pod_template(metadata["name"], spec, list(seen.related.get("InstanceType", ())), _claims(seen), pinned)
+    pod = pod_template(metadata["name"], spec, list(seen.related.get("InstanceType", ())), _claims(seen), pinned, _restricted(seen))
     return [workload.plan_config_map(metadata, job_plan(spec)), *launch(Rendering(metadata, spec, pod))]
 
 
@@ -77,6 +78,17 @@ def _own_job(seen: Observed) -> Manifest | None:
 
 def _own_pods(seen: Observed) -> list[Manifest]:
     return list(seen.children.get("Pod", ()))
+
+
+def _restricted(seen: Observed) -> bool:
+    return security.enforced(seen.parent["metadata"]["namespace"], seen.related.get("Namespace", ()))
+
+
+def _refusal(seen: Observed, job: Manifest | None, pods: Sequence[Manifest]) -> Refusal | None:
+    if job is None:
+        return None
+    newest = max((str(pod["metadata"].get("creationTimestamp") or "") for pod in pods), default="")
+    return refusal.of_events(seen.related.get("Event", ()), str(job["metadata"].get("uid") or ""), since=newest)
 
 
 def _claims(seen: Observed) -> claims.Claims:
@@ -182,6 +194,8 @@ def _events(earlier: Manifest, status: Manifest, found: Sequence[Condition]) -> 
         before = find(earlier.get("conditions"), condition.type)
         if condition.type == "VolumesMounted" and condition.status == "False" and not before:
             events.append(("Warning", condition.reason, condition.message))
+    if status["reason"] in refusal.REASONS and status["reason"] != earlier.get("reason"):
+        events.append(("Warning", status["reason"], status["message"][:1000]))
     if status["phase"] != earlier.get("phase") and status["phase"] in TERMINAL:
         kind = "Warning" if status["phase"] == "Failed" else "Normal"
         events.append((kind, status["reason"], status["message"][:1000]))

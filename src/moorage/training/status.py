@@ -9,6 +9,7 @@ from moorage.specs import pod_status, workload
 from moorage.specs.condition import find
 from moorage.specs.manifest import Manifest
 from moorage.specs.pod_status import Ended
+from moorage.specs.refusal import Refusal
 from moorage.training.template import UPLOAD_CONTAINER
 
 TERMINAL = ("Completed", "Failed", "Canceled")
@@ -39,8 +40,8 @@ class Outcome:
         return self.phase in TERMINAL
 
 
-def observe(job: Manifest | None, pods: Sequence[Manifest]) -> Outcome:
-    """The job's state from its Job and pods alone."""
+def observe(job: Manifest | None, pods: Sequence[Manifest], refused: Refusal | None = None) -> Outcome:
+    """The job's state from its Job and pods; `refused`: why the last pod that the Job wanted could not be created."""
     pod = pod_status.newest(pods)
     conditions = ((job or {}).get("status") or {}).get("conditions")
     failed = find(conditions, "Failed")
@@ -49,6 +50,8 @@ def observe(job: Manifest | None, pods: Sequence[Manifest]) -> Outcome:
     complete = find(conditions, "Complete")
     if complete and complete.get("status") == "True":
         return _success(pod)
+    if refused and (pod is None or _phase(pod) == "Failed"):
+        return Outcome("Queued", refused.reason, refused.message)
     if pod is None:
         return Outcome("Queued", "Starting", "Waiting for the cluster to create the job's pod.")
     return _progress(pod)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moorage.errors import Invalid
-from moorage.specs import command, instance_type, workload
+from moorage.specs import command, instance_type, security, workload
 from moorage.specs.manifest import Manifest
 from moorage.specs.quantities import parse_quantity
 from moorage.training.claims import Claims
@@ -35,7 +35,7 @@ class Rendering:
     pod: Manifest
 
 
-def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claims, pinned: Mapping[str, str]) -> Manifest:
+def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claims, pinned: Mapping[str, str], restricted: bool) -> Manifest:
     """The pod template of job `name`.
 
     Args:
@@ -44,6 +44,7 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
         types: InstanceTypes of the cluster.
         claims: what IT operations want mounted.
         pinned: labels of the nodes that the extension's settings allow.
+        restricted: the namespace enforces the Pod Security Standard of that name.
 
     Raises:
         Invalid: unknown instance type or reference, a size that is no quantity.
@@ -61,10 +62,10 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
         "image": environment.get("image") or workload.DEFAULT_IMAGE,
         "command": ["/bin/sh", "-c", command.literal(workload.with_environment(environment, text))],
         "workingDir": CODE_FOLDER,
-        "env": workload.variables(_variables(spec)),
+        "env": workload.variables({**security.variables(restricted, WORK_FOLDER), **_variables(spec)}),
         "resources": instance.resources(),
         "volumeMounts": [*work, *workload.environment_mounts(environment), *claim_mounts, *shm_mounts],
-        "securityContext": workload.SECURITY,
+        "securityContext": security.of_users(restricted),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     return {
@@ -72,12 +73,13 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "securityContext": security.pod(restricted, prepares=bool(workload.prepared(environment))),
         "nodeSelector": workload.node_selector(instance, pinned),
         "tolerations": workload.tolerations(spec, instance),
         "initContainers": [
             *workload.environment_container(environment, instance),
             workload.fetch_container(work),
-            _upload_container(work),
+            _upload_container(work, restricted),
         ],
         "containers": [main],
         "volumes": [
@@ -93,7 +95,7 @@ def _numbered(claims: Claims) -> list[tuple[int, tuple[str, str]]]:
     return list(enumerate(claims.mounts))
 
 
-def _upload_container(work: list[Manifest]) -> Manifest:
+def _upload_container(work: list[Manifest], restricted: bool) -> Manifest:
     arguments = ["python", "-m", "moorage.podside", "upload", "--plan", workload.PLAN_FILE, "--access", workload.ACCESS_FOLDER]
     arguments += ["--grace", str(_GRACE_SECONDS - _GRACE_RESERVE), "--ready", _UPLOAD_READY]
     # Small and in addition to the instance type, so that the user's container has all of what was asked for.
@@ -101,7 +103,7 @@ def _upload_container(work: list[Manifest]) -> Manifest:
     upload = workload.component(UPLOAD_CONTAINER, arguments, [*workload.access_mounts(), *work], size)
     # A command may end at once: it must not start before the sidecar understands the SIGTERM that follows its end.
     probe = {"exec": {"command": ["test", "-e", _UPLOAD_READY]}, "periodSeconds": 1, "failureThreshold": 60}
-    return {**upload, "restartPolicy": "Always", "startupProbe": probe}
+    return {**upload, "securityContext": security.of_uploads(restricted), "restartPolicy": "Always", "startupProbe": probe}
 
 
 def _shared_memory(size: str | None) -> tuple[list[Manifest], list[Manifest]]:

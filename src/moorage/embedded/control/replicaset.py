@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from moorage.embedded.control.objects import selector_of
+from moorage.clock import rfc3339
+from moorage.embedded.control.objects import condition, selector_of
 from moorage.embedded.control.pods import available_in, claim, doomed_first, from_template, is_active, is_ready
-from moorage.embedded.control.steps import Create, Decision, Delete, Step, set_status, sooner
+from moorage.embedded.control.steps import Create, Decision, Delete, Patch, Step, set_status, sooner
+from moorage.errors import MoorageError
 from moorage.kube.kinds import POD, REPLICA_SET
 from moorage.kube.metadata import is_deleting, labels_of
 from moorage.specs.manifest import Manifest
 
 COMPONENT = "replicaset-controller"
+_FAILURE = "ReplicaFailure"
 # A turn writes at most this many pods, so that one huge set cannot hold up the others (Kubernetes' BurstReplicas).
 _BURST = 500
 
@@ -36,12 +39,26 @@ def _scale(replica_set: Manifest, active: Sequence[Manifest], now: datetime) -> 
     if missing > 0:
         template = replica_set["spec"].get("template") or {}
         return [
-            Create(POD, from_template(replica_set, template), announce=replica_set, component=COMPONENT)
+            Create(
+                POD, from_template(replica_set, template), announce=replica_set, component=COMPONENT, otherwise=_failure(replica_set, now)
+            )
             for _ in range(min(missing, _BURST))
         ]
     return [
         Delete(POD, pod, announce=replica_set, component=COMPONENT) for pod in doomed_first(active, now)[: min(max(0, -missing), _BURST)]
     ]
+
+
+def _failure(replica_set: Manifest, now: datetime) -> Callable[[MoorageError], Patch]:
+    """The condition that a refused pod leaves; the first one's words stay, as Kubernetes' do."""
+    status = replica_set.get("status") or {}
+
+    def patch(error: MoorageError) -> Patch:
+        made = {"type": _FAILURE, "status": "True", "lastTransitionTime": rfc3339(now), "reason": "FailedCreate", "message": str(error)}
+        kept = list(status.get("conditions") or ())
+        return Patch(REPLICA_SET, replica_set, {"status": {"conditions": kept if condition(status, _FAILURE) else [*kept, made]}}, "status")
+
+    return patch
 
 
 def observe(replica_set: Manifest, active: Sequence[Manifest], now: datetime) -> tuple[Mapping[str, Any], timedelta | None]:
@@ -59,6 +76,9 @@ def observe(replica_set: Manifest, active: Sequence[Manifest], now: datetime) ->
     ):
         if count:
             status[name] = count
-    if conditions := (replica_set.get("status") or {}).get("conditions"):
+    conditions = (replica_set.get("status") or {}).get("conditions") or []
+    if len(active) >= replica_set["spec"].get("replicas", 1):
+        conditions = [each for each in conditions if each.get("type") != _FAILURE]
+    if conditions:
         status["conditions"] = conditions
     return status, sooner(*(wait for wait in waits if wait))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from moorage.errors import MoorageError
 from moorage.kube.cluster import PatchType
 from moorage.kube.kinds import Kind
 from moorage.kube.merge import merge_patch
@@ -17,7 +18,7 @@ from moorage.specs.manifest import Manifest
 class Create:
     """Make an object. With `announce`, the outcome is recorded on that object (`SuccessfulCreate`, `FailedCreate`).
 
-    `words` are what the two events say in place of the usual; the second is followed by what was wrong.
+    `words` are what the two events say in place of the usual; the second is followed by what was wrong. `otherwise` is what a refusal writes.
     """
 
     kind: Kind
@@ -25,6 +26,7 @@ class Create:
     announce: Manifest | None = None
     component: str = ""
     words: tuple[str, str] | None = None
+    otherwise: Callable[[MoorageError], Patch] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
@@ -142,7 +142,7 @@ class World:
             case Bind():
                 return await self._bind(step)
             case Create():
-                return await self._create(step)
+                return await self._create(step, latest)
             case Delete():
                 return await self._delete(step)
             case Patch():
@@ -155,13 +155,16 @@ class World:
         namespace, name = key_of(step.pod)
         return _Deed(POD, step.pod, await self.cluster.bind(namespace, name, step.node, uid=uid_of(step.pod)))
 
-    async def _create(self, step: Create) -> _Deed:
+    async def _create(self, step: Create, latest: Mapping[tuple[Kind, str], Manifest]) -> _Deed:
         try:
             made = await self.cluster.create(step.kind, step.manifest)
         except MoorageError as error:
             if step.announce is not None and not isinstance(error, Conflict):
                 failed = step.words[1] if step.words else "Error creating: "
                 await self.record(Record(step.announce, "Warning", "FailedCreate", f"{failed}{error}", step.component))
+            if step.otherwise is not None:
+                patch = step.otherwise(error)
+                await self._patch(patch, latest.get((patch.kind, uid_of(patch.object)), patch.object))
             raise
         if step.announce is not None:
             message = step.words[0] if step.words else f"Created {step.kind.kind.lower()}: {name_of(made)}"
