@@ -6,6 +6,9 @@ import asyncio
 
 import pytest
 
+# Before any test module imports a part of it: a part registered by itself would leave the package without.
+pytest.register_assert_rewrite("moorage.testing.conformance")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # looptime asks the policy for a loop even in synchronous tests; the policy would make one that nobody closes, which is a warning, hence an error.

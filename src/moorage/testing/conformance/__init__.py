@@ -7,6 +7,7 @@ Nothing here asks for more than Kubernetes itself does.
 
 from moorage.testing.conformance.custom import CustomResourceConformance
 from moorage.testing.conformance.deletion import ControllerConformance, DeletionConformance
+from moorage.testing.conformance.informers import InformerConformance
 from moorage.testing.conformance.objects import ObjectConformance
 from moorage.testing.conformance.patches import PatchConformance
 from moorage.testing.conformance.watches import WatchConformance
@@ -14,5 +15,7 @@ from moorage.testing.conformance.watches import WatchConformance
 __all__ = ["ClusterConformance", "ControllerConformance"]
 
 
-class ClusterConformance(ObjectConformance, PatchConformance, WatchConformance, DeletionConformance, CustomResourceConformance):
+class ClusterConformance(
+    ObjectConformance, PatchConformance, WatchConformance, InformerConformance, DeletionConformance, CustomResourceConformance
+):
     """All that an API server alone can be held to."""

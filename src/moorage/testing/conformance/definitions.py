@@ -7,8 +7,9 @@ from typing import Any
 
 from moorage.errors import Conflict, Invalid
 from moorage.kube.cluster import Cluster
-from moorage.kube.kinds import CRD, INSTANCE_TYPE, ONLINE_DEPLOYMENT, ONLINE_ENDPOINT, TRAINING_JOB
+from moorage.kube.kinds import CRD, INSTANCE_TYPE, ONLINE_DEPLOYMENT, ONLINE_ENDPOINT, TRAINING_JOB, Kind
 from moorage.specs.manifest import Manifest
+from moorage.testing.conformance.violations import smallest, violations
 from moorage.testing.world import exists, refused, until
 from moorage.wire import crds
 
@@ -103,6 +104,27 @@ class DefinitionConformance:
         limits = {"timeoutMilliseconds": 5000, "queueWaitMilliseconds": 500, "concurrencyPerInstance": 1}
         assert (deployment["spec"]["requests"], deployment["spec"]["replicas"]) == (limits, 1)
 
+    async def test_every_rule_of_a_schema_is_kept(self, cluster: Cluster, namespace: str) -> None:
+        await self.install(cluster)
+        for kind in (INSTANCE_TYPE, TRAINING_JOB, ONLINE_ENDPOINT, ONLINE_DEPLOYMENT):
+            parts, name, where = _schema(kind)["properties"], f"moorage-test-{secrets.token_hex(4)}", namespace if kind.namespaced else None
+            base = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}}
+            if where is not None:
+                base["metadata"]["namespace"] = where
+            for field, spec in violations(parts["spec"], "spec"):
+                with refused(Invalid) as refusal:
+                    await cluster.create(kind, {**base, "spec": spec})
+                assert field in refusal.message, (kind, spec, refusal.message)
+            await cluster.create(kind, {**base, "spec": smallest(parts["spec"])})
+            try:
+                for field, status in violations(parts["status"], "status") if "status" in parts else ():
+                    with refused(Invalid) as refusal:
+                        await cluster.patch(kind, name, where, {"status": status}, subresource="status")
+                    assert field in refusal.message, (kind, status, refusal.message)
+                assert "status" not in await cluster.get(kind, name, where)
+            finally:
+                await cluster.delete(kind, name, where)
+
     async def test_who_applies_a_job_keeps_its_fields_against_others(self, cluster: Cluster, namespace: str) -> None:
         await self.install(cluster)
         await cluster.apply(TRAINING_JOB, a_training_job("a", namespace), manager="moorage-gateway")
@@ -113,6 +135,13 @@ class DefinitionConformance:
         assert '"moorage-gateway"' in refusal.message and ".spec.command" in refusal.message
         changed = await cluster.apply(TRAINING_JOB, a_training_job("a", namespace, cancelRequested=True), manager="moorage-gateway")
         assert (changed["spec"]["cancelRequested"], changed["status"]) == (True, status)
+
+
+def _schema(kind: Kind) -> Manifest:
+    """The schema of the version that we use."""
+    (definition,) = [each for each in crds.definitions() if each["spec"]["names"]["kind"] == kind.kind]
+    (found,) = [each["schema"]["openAPIV3Schema"] for each in definition["spec"]["versions"] if each["name"] == kind.version]
+    return dict(found)
 
 
 def _states(definition: Manifest, type: str) -> list[str]:
