@@ -15,6 +15,7 @@ from moorage.kube.cluster import Cluster  # noqa: E402
 from moorage.kube.kinds import NAMESPACE, SERVICE_ACCOUNT  # noqa: E402
 from moorage.testing.builders import a_namespace  # noqa: E402
 from moorage.testing.conformance.disruptions import DisruptionConformance  # noqa: E402
+from moorage.testing.conformance.preemption import PreemptionConformance  # noqa: E402
 from moorage.testing.conformance.refusals import RefusalConformance  # noqa: E402
 from moorage.testing.conformance.sets import DaemonSetConformance, StatefulSetConformance  # noqa: E402
 from moorage.testing.memory import in_memory_cluster  # noqa: E402
@@ -22,7 +23,9 @@ from moorage.testing.puppets import Puppets, puppets  # noqa: E402
 from moorage.testing.world import until  # noqa: E402
 
 
-class TestOnTheEmbeddedCluster(StatefulSetConformance, DaemonSetConformance, DisruptionConformance, RefusalConformance):
+class TestOnTheEmbeddedCluster(
+    StatefulSetConformance, DaemonSetConformance, DisruptionConformance, PreemptionConformance, RefusalConformance
+):
     @pytest.fixture
     async def cluster(self, tmp_path: Path) -> AsyncIterator[Cluster]:
         async with in_memory_cluster(crds=False) as cluster:

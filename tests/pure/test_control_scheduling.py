@@ -72,7 +72,7 @@ NOT_HELPFUL = "preemption: 0/{0} nodes are available: {0} Preemption is not help
             pod("p", "3"),
             [node("a"), node("b", taints=[{"key": "gpu", "value": "yes", "effect": "NoSchedule"}])],
             [pod("x", "2", on="a")],
-            "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {gpu: yes}. preemption: 0/2 nodes are available: "
+            "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s). preemption: 0/2 nodes are available: "
             "1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling.",
         ),
         (

@@ -256,6 +256,7 @@ class Registry:
                 f'Operation cannot be fulfilled on pods/binding "{target.name}": pod {target.name} is being deleted', target=target.name
             )
         pod["spec"]["nodeName"] = node
+        pod.setdefault("status", {}).pop("nominatedNodeName", None)
         conditions = [c for c in pod.setdefault("status", {}).get("conditions") or () if c.get("type") != "PodScheduled"]
         moment = rfc3339(self.clock())
         pod["status"]["conditions"] = [

@@ -12,12 +12,13 @@ from moorage.embedded.control.objects import annotations_of, condition, is_true
 from moorage.embedded.control.pods import is_finished
 from moorage.embedded.control.scheduling.groups import state_of, status_of
 from moorage.embedded.control.scheduling.plan import GROUP, Plan, Volumes, group_of, is_waiting, plan
+from moorage.embedded.control.scheduling.preemption import Preemption, nominated_to, priority_of
 from moorage.embedded.control.scheduling.snapshot import Requests, Room, Snapshot
 from moorage.embedded.control.scheduling.volumes import reach
-from moorage.embedded.control.steps import NOTHING, Bind, Decision, Patch, Record, Step, set_status
+from moorage.embedded.control.steps import NOTHING, Bind, Decision, Delete, Patch, Record, Step, set_status
 from moorage.embedded.control.world import World
 from moorage.kube.cluster import PatchType
-from moorage.kube.kinds import NODE, POD, POD_GROUP, PV, PVC
+from moorage.kube.kinds import DISRUPTION_BUDGET, NODE, POD, POD_GROUP, PV, PVC
 from moorage.kube.metadata import Key, is_deleting, key_of, name_of, namespace_of, uid_of
 from moorage.specs.manifest import Manifest
 
@@ -30,6 +31,7 @@ class _Scheduler:
         self._world = world
         self.nodes, self.pods, self.groups = world.informer(NODE), world.informer(POD), world.informer(POD_GROUP)
         self.claims, self.volumes = world.informer(PVC), world.informer(PV)
+        self.budgets = world.informer(DISRUPTION_BUDGET)
         self._requests = Requests()
         self.pods.add_index(_WAITING, lambda pod: (True,) if is_waiting(pod) else ())
         self.pods.add_index(_UNCONFIRMED, lambda pod: (True,) if _is_unconfirmed(pod) else ())
@@ -76,9 +78,12 @@ class _Scheduler:
         groups = {key_of(group): group for group in self.groups}
         if not waiting and not confirmed and not groups:
             return NOTHING
-        found = plan(tuple(self.pods), Snapshot(self.nodes, self.pods, self._requests), groups=groups, volumes=self._reach)
+        snapshot = Snapshot(self.nodes, self.pods, self._requests)
+        found = plan(tuple(self.pods), snapshot, groups=groups, volumes=self._reach, budgets=tuple(self.budgets))
         apart = [*confirmed, *(_steps(pod, found, now) for pod in waiting)]
         apart += [_group_steps(group, self.pods.find(_GROUP, key), found, now) for key, group in groups.items()]
+        apart += [_preempted(one, waiting, now) for one in found.preemptions]
+        apart += [[_nominate(pod, None)] for pod in found.denominated]
         return Decision(apart=[run for run in apart if run])
 
     def _reach(self, pod: Manifest, rooms: Mapping[str, Room]) -> Volumes:
@@ -127,6 +132,26 @@ def _steps(pod: Manifest, found: Plan, now: datetime) -> list[Step]:
     reason = "Schedulable" if uid in found.possible else "Unschedulable"
     made = _condition(before, "False", now) | {"reason": reason, "message": message}
     return [_set_condition(pod, made), Record(pod, "Warning", "FailedScheduling", message, _component(pod))]
+
+
+def _preempted(one: Preemption, waiting: Sequence[Manifest], now: datetime) -> list[Step]:
+    """Say on the victims why they go, let them go, and keep their node for the pod."""
+    steps: list[Step] = []
+    component = _component(one.pod)
+    words = f"{component}: preempting to accommodate a higher priority pod"
+    made = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": words}
+    for victim in one.victims:
+        if is_deleting(victim):
+            continue
+        steps.append(_set_condition(victim, made | {"lastTransitionTime": rfc3339(now)}))
+        steps.append(Delete(POD, victim))
+        steps.append(Record(victim, "Normal", "Preempted", f"Preempted by pod {uid_of(one.pod)} on node {one.node}", component))
+    below = [pod for pod in waiting if nominated_to(pod) == one.node and priority_of(pod) < priority_of(one.pod)]
+    return [*steps, *(_nominate(pod, None) for pod in below), _nominate(one.pod, one.node)]
+
+
+def _nominate(pod: Manifest, node: str | None) -> Patch:
+    return Patch(POD, pod, {"status": {"nominatedNodeName": node}}, "status", PatchType.STRATEGIC)
 
 
 def _scheduled(pod: Manifest, now: datetime) -> Patch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moorage.embedded.control.scheduling import neighbours
 from moorage.embedded.control.scheduling.affinity import UNSCHEDULABLE_TAINT, disliked, matches_node, preference, tolerates, untolerated
@@ -13,22 +13,24 @@ from moorage.kube.metadata import controller_uid
 from moorage.specs.manifest import Manifest
 
 _NO_VICTIMS = "No preemption victims found for incoming pod"
-_NOT_HELPFUL = "Preemption is not helpful for scheduling"
+NOT_HELPFUL = "Preemption is not helpful for scheduling"
 
 
 @dataclass(frozen=True, slots=True)
-class Unschedulable:
-    """No node takes the pod now; `message` is that of the FailedScheduling event."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
+class Refusal:
     """Why one node does not take the pod. `fixed`: other pods going away would not change it."""
 
     reasons: Sequence[str]
     fixed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unschedulable:
+    """No node takes the pod now; `message` is that of the FailedScheduling event, `head` the part of it before preemption."""
+
+    message: str
+    head: str = field(default="", compare=False)
+    refusals: Mapping[str, Refusal] = field(default_factory=dict, compare=False)
 
 
 def decide(pod: Manifest, nodes: Iterable[Manifest], pods: Iterable[Manifest]) -> str | Unschedulable:
@@ -49,49 +51,51 @@ def choose(
         return Unschedulable("no nodes available to schedule pods")
     waits_for = waits_for or neighbours.unsupported(pod)
     if waits_for:
-        return Unschedulable(_words(len(snapshot.rooms), waits_for, Counter({_NOT_HELPFUL: len(snapshot.rooms)})))
-    reasons: Counter[str] = Counter()
-    preemption: Counter[str] = Counter()
+        return _unschedulable(len(snapshot.rooms), waits_for, {})
+    refusals: dict[str, Refusal] = {}
     best: tuple[float, str] | None = None
     for room in snapshot.rooms.values():
-        refusal = _refusal(pod, room, snapshot, (volumes or {}).get(room.name))
+        refusal = refusal_of(pod, room, snapshot, (volumes or {}).get(room.name))
         if refusal is not None:
-            reasons.update(refusal.reasons)
-            preemption[_NOT_HELPFUL if refusal.fixed else _NO_VICTIMS] += 1
+            refusals[room.name] = refusal
             continue
         score = _score(pod, room, snapshot)
         if best is None or score > best[0]:
             best = score, room.name
     if best is not None:
         return best[1]
-    return Unschedulable(_words(len(snapshot.rooms), _histogram(reasons), preemption))
+    reasons = Counter(reason for refusal in refusals.values() for reason in refusal.reasons)
+    return _unschedulable(len(snapshot.rooms), _histogram(reasons), refusals)
 
 
-def _words(nodes: int, why: str, preemption: Counter[str]) -> str:
-    return f"0/{nodes} nodes are available: {why}. preemption: 0/{nodes} nodes are available: {_histogram(preemption)}."
+def _unschedulable(nodes: int, why: str, refusals: Mapping[str, Refusal]) -> Unschedulable:
+    head = f"0/{nodes} nodes are available: {why}"
+    hopeless = sum(refusal.fixed for refusal in refusals.values()) if refusals else nodes
+    preemption = Counter({NOT_HELPFUL: hopeless, _NO_VICTIMS: nodes - hopeless})
+    return Unschedulable(f"{head}. preemption: 0/{nodes} nodes are available: {_histogram(+preemption)}.", head, refusals)
 
 
 def _histogram(reasons: Counter[str]) -> str:
     return ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
 
 
-def _refusal(pod: Manifest, room: Room, snapshot: Snapshot, volume: str | None) -> _Refusal | None:
+def refusal_of(pod: Manifest, room: Room, snapshot: Snapshot, volume: str | None = None) -> Refusal | None:
     """The filters in the order of Kubernetes' default plugins; the first that refuses speaks."""
     node = room.node
     if (node.get("spec") or {}).get("unschedulable") and not tolerates(pod, UNSCHEDULABLE_TAINT):
-        return _Refusal(["node(s) were unschedulable"])
-    if (taint := untolerated(pod, node)) is not None:
-        return _Refusal([f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}"])
+        return Refusal(["node(s) were unschedulable"])
+    if untolerated(pod, node) is not None:
+        return Refusal(["node(s) had untolerated taint(s)"])
     if not matches_node(pod, room):
-        return _Refusal(["node(s) didn't match Pod's node affinity/selector"])
+        return Refusal(["node(s) didn't match Pod's node affinity/selector"])
     if any(_taken(port, room) for port in host_ports(pod)):
-        return _Refusal(["node(s) didn't have free ports for the requested pod ports"], fixed=False)
+        return Refusal(["node(s) didn't have free ports for the requested pod ports"], fixed=False)
     if (lacking := _lacking(pod, room, snapshot)) is not None:
         return lacking
     if volume is not None:
-        return _Refusal([volume])
+        return Refusal([volume])
     objection = neighbours.objection(pod, room, snapshot)
-    return _Refusal([objection], fixed=objection == neighbours.NO_AFFINITY) if objection else None
+    return Refusal([objection], fixed=objection == neighbours.NO_AFFINITY) if objection else None
 
 
 def _taken(port: tuple[str, str, int], room: Room) -> bool:
@@ -102,7 +106,7 @@ def _taken(port: tuple[str, str, int], room: Room) -> bool:
     )
 
 
-def _lacking(pod: Manifest, room: Room, snapshot: Snapshot) -> _Refusal | None:
+def _lacking(pod: Manifest, room: Room, snapshot: Snapshot) -> Refusal | None:
     reasons = []
     fixed = False
     places = room.allocatable.get("pods")
@@ -112,7 +116,7 @@ def _lacking(pod: Manifest, room: Room, snapshot: Snapshot) -> _Refusal | None:
         if amount and amount > room.free(resource):
             reasons.append(f"Insufficient {resource}")
             fixed = fixed or amount > room.allocatable.get(resource, 0)
-    return _Refusal(reasons, fixed) if reasons else None
+    return Refusal(reasons, fixed) if reasons else None
 
 
 def _score(pod: Manifest, room: Room, snapshot: Snapshot) -> float:

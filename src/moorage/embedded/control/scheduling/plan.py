@@ -10,6 +10,7 @@ from moorage.embedded.control.pods import is_finished
 from moorage.embedded.control.scheduling.decide import Unschedulable, choose
 from moorage.embedded.control.scheduling.groups import least, not_ready, ready, state_of, why_not
 from moorage.embedded.control.scheduling.neighbours import matters
+from moorage.embedded.control.scheduling.preemption import Preemption, nominated_to, preempt
 from moorage.embedded.control.scheduling.snapshot import Room, Snapshot
 from moorage.kube.metadata import Key, controller_uid, is_deleting, key_of, name_of, namespace_of, uid_of
 from moorage.specs.manifest import Manifest
@@ -37,6 +38,9 @@ class Plan:
     refused: Mapping[str, str]
     possible: frozenset[str] = frozenset()
     gangs: Mapping[Key, str] = field(default_factory=dict)
+    preemptions: Sequence[Preemption] = ()
+    # Pods for which room was made on a node that is of no use to them any more.
+    denominated: Sequence[Manifest] = ()
 
 
 def is_waiting(pod: Manifest) -> bool:
@@ -64,19 +68,25 @@ def plan(
     *,
     groups: Mapping[Key, Manifest] | None = None,
     volumes: Reach = lambda pod, rooms: Volumes(),
+    budgets: Sequence[Manifest] = (),
 ) -> Plan:
-    """Place every waiting pod among `pods` (all of the cluster); `groups` are the PodGroups; None: groups mean nothing."""
-    work = _Pass(snapshot, volumes)
+    """Place every waiting pod among `pods` (all of the cluster).
+
+    Args:
+        groups: the PodGroups; None: groups mean nothing.
+        budgets: the PodDisruptionBudgets, which preemption breaks as seldom as can be.
+    """
+    work = _Pass(snapshot, volumes, budgets)
     gangs = _gangs(pods) if groups is not None else {}
     done: set[Key] = set()
     for pod in sorted((pod for pod in pods if is_waiting(pod)), key=_order):
         key = group_of(pod)
         if key is None or groups is None:
-            work.place_one(pod)
+            work.place_alone(pod)
         elif key not in done:
             done.add(key)
             work.place_gang(gangs[key], groups.get(key), key)
-    return Plan(work.places, work.refused, frozenset(work.possible), work.gangs)
+    return Plan(work.places, work.refused, frozenset(work.possible), work.gangs, work.preemptions, work.denominated)
 
 
 def _order(pod: Manifest) -> tuple[int, str, str, str]:
@@ -92,29 +102,52 @@ def _gangs(pods: Iterable[Manifest]) -> dict[Key, list[Manifest]]:
 
 
 class _Pass:
-    def __init__(self, snapshot: Snapshot, volumes: Reach) -> None:
+    def __init__(self, snapshot: Snapshot, volumes: Reach, budgets: Sequence[Manifest]) -> None:
         self.places: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.possible: set[str] = set()
         self.gangs: dict[Key, str] = {}
+        self.preemptions: list[Preemption] = []
+        self.denominated: list[Manifest] = []
         self._snapshot = snapshot
         self._volumes = volumes
+        self._budgets = budgets
         # Room only shrinks during a pass, so that what was refused to one pod is refused to its like; gangs that fail give room back to where it was.
-        self._hopeless: dict[str, str] = {}
+        self._hopeless: dict[str, Unschedulable] = {}
 
-    def place_one(self, pod: Manifest) -> str | None:
-        """Place a pod if there is a place; the message if there is none."""
+    def place_alone(self, pod: Manifest) -> None:
+        """Place a pod, by making others go if need be."""
+        why = self.place_one(pod)
+        if why is None:
+            return
+        outcome = preempt(pod, why, self._snapshot, self._budgets)
+        node = nominated_to(pod)
+        if isinstance(outcome, Preemption):
+            self.preemptions.append(outcome)
+            self.refused[uid_of(pod)] = f"{why.head}."
+            node = outcome.node
+        else:
+            self.refused[uid_of(pod)] = outcome.message
+            if node is not None and not outcome.waits:
+                self.denominated.append(pod)
+                return
+        if node is not None:
+            # Nobody who comes after may take what was made free for it.
+            self._snapshot.place(pod, node)
+
+    def place_one(self, pod: Manifest) -> Unschedulable | None:
+        """Place a pod if there is a place; why not if there is none."""
         likeness = _likeness(pod)
         if likeness is not None and (known := self._hopeless.get(likeness)) is not None:
-            self.refused[uid_of(pod)] = known
+            self.refused[uid_of(pod)] = known.message
             return known
         volumes = self._volumes(pod, self._snapshot.rooms)
         found = choose(pod, self._snapshot, waits_for=volumes.waits_for, volumes=volumes.out_of_reach)
         if isinstance(found, Unschedulable):
             self.refused[uid_of(pod)] = found.message
             if likeness is not None:
-                self._hopeless[likeness] = found.message
-            return found.message
+                self._hopeless[likeness] = found
+            return found
         self._snapshot.place(pod, found)
         self.places[uid_of(pod)] = found
         return None
@@ -133,9 +166,9 @@ class _Pass:
         origin: tuple[str, str] | None = None
         if enough:
             for pod in waiting:
-                message = self.place_one(pod)
-                if message is not None and origin is None:
-                    origin = name_of(pod), message
+                why = self.place_one(pod)
+                if why is not None and origin is None:
+                    origin = name_of(pod), why.message
         placed = [pod for pod in waiting if uid_of(pod) in self.places]
         if counted + len(placed) >= least(group):
             return
