@@ -111,8 +111,7 @@ def test_a_whole_command_job_becomes_a_whole_training_job() -> None:
         ({"resources": {"instanceCount": 0}}, "properties.resources.instanceCount"),
         ({"distribution": {"distributionType": "Ray"}}, "properties.distribution.distributionType"),
         ({"outputs": {"out": {"jobOutputType": "uri_folder", "uri": "azureml://datastores/d/paths/${{when}}"}}}, "only ${{name}}"),
-        ({"jobType": "Sweep"}, "sweep jobs ('Sweep') are not implemented yet and nothing was stored"),
-        ({"jobType": "Pipeline"}, "pipeline jobs"),
+        ({"jobType": "Ray"}, "properties.jobType: input should be 'Command'"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_remedy(change: Manifest, words: str) -> None:

@@ -37,10 +37,10 @@ class Page:
     archived: bool | None
 
 
-def page_of(call: Call, *, newest_first: bool = False) -> Page:
-    """Read `$top`, `$skip`, `$orderBy` and `listViewType`."""
+def page_of(call: Call, *, newest_first: bool = False, view: str = "") -> Page:
+    """Read `$top`, `$skip`, `$orderBy` and `listViewType`; the last is not looked at when `view` is given in its place."""
     views = {"activeonly": False, "archivedonly": True, "all": None}
-    view = call.query.get("listviewtype", "ActiveOnly")
+    view = view or call.query.get("listviewtype", "ActiveOnly")
     if view.lower() not in views:
         raise Invalid(f"listViewType '{view}' is none of ActiveOnly, ArchivedOnly, All.", target="listViewType")
     order = call.query.get("orderby", "").lower().split()

@@ -9,6 +9,7 @@ from moorage.server import gateway, operations
 from moorage.server.arm import Route
 from moorage.server.engine.engine import workload_engine
 from moorage.server.resources import (
+    batch,
     clusters,
     codes,
     components,
@@ -21,6 +22,7 @@ from moorage.server.resources import (
     history,
     jobs,
     models,
+    schedules,
     uploads,
     workspaces,
 )
@@ -46,6 +48,8 @@ ROUTES: tuple[tuple[Route, ...], ...] = (
     history.ROUTES,
     endpoints.ROUTES,
     deployments.ROUTES,
+    batch.ROUTES,
+    schedules.ROUTES,
     gateway.ROUTES,
 )
 ENGINES: tuple[Engine, ...] = (upkeep, workload_engine)

@@ -1,4 +1,4 @@
-"""The body of a command job. Sweep, pipeline and the other types are named so that they are refused by name, never stored half understood."""
+"""The body of a command job. What becomes of the other types stands in `wire.later`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,6 @@ from moorage.specs.jobs import references
 from moorage.wire.bodies import Body, read
 
 _ASSET_TYPES = Literal["uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"]
-# Planned types: issue 2 brings command jobs; these follow in the issues on sweeps, pipelines and batch.
-LATER_TYPES = {
-    "sweep": "sweep jobs",
-    "pipeline": "pipeline jobs",
-    "automl": "AutoML jobs",
-    "spark": "Spark jobs",
-    "labeling": "labeling jobs",
-    "base": "jobs without a type",
-}
 
 
 class JobInput(Body):
@@ -113,14 +104,6 @@ def read_command_job(raw: object) -> CommandJob:
     Raises:
         Invalid: another job type, or wrong fields; all of them named.
     """
-    kind = str(raw.get("jobType", "")) if isinstance(raw, dict) else ""
-    if kind.lower() in LATER_TYPES:
-        raise Invalid(
-            f"properties.jobType: this version runs command jobs; {LATER_TYPES[kind.lower()]} ('{kind}') are not implemented yet and nothing was stored. "
-            "Submit a command job (jobType: Command).",
-            code="NotYetImplemented",
-            target="properties.jobType",
-        )
     job = read(CommandJob, raw)
     _check_references(job)
     longest = (job.limits or JobLimits()).longest

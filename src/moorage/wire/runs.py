@@ -15,6 +15,7 @@ from moorage.wire.bodies import Body
 
 # Run history knows three types of output; models count as what they are on disk (contract 5.4).
 _RUN_OUTPUT_TYPES = {"uri_file": "uri_file", "uri_folder": "uri_folder", "mltable": "mltable"}
+_RUN_TYPES = {"Sweep": "azureml.hyperdrive", "Pipeline": "azureml.PipelineRun"}
 _PASCAL = {"uri_file": "UriFile", "uri_folder": "UriFolder", "mltable": "MLTable"}
 
 
@@ -140,7 +141,7 @@ def run(name: str, body: Mapping[str, object], state: JobState, *, created: str,
         "runId": name,
         "rootRunId": name,
         "parentRunId": None,
-        "runType": "azureml.scriptrun",
+        "runType": _RUN_TYPES.get(str(body.get("jobType")), "azureml.scriptrun"),
         "experimentName": body.get("experimentName"),
         "displayName": body.get("displayName"),
         "description": body.get("description"),

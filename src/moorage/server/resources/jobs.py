@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from moorage.clock import rfc3339, rfc3339_micro
 from moorage.errors import Conflict
@@ -11,15 +11,17 @@ from moorage.server.arm import Answer, Call, Route, W, check_preconditions, enve
 from moorage.server.engine.jobs import state_of, with_state
 from moorage.server.engine.objects import TOPIC, lingering, name_of, unwant, want
 from moorage.server.paging import Page, next_link, page_of
-from moorage.server.resources.placement import Place, find_place
+from moorage.server.resources.placement import Place, compute_name, find_place
 from moorage.server.resources.references import Resolver
 from moorage.specs.computes import Connectivity, choose_instance_type, connectivity
 from moorage.specs.jobs import JobStatus, check_job_name
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import default_output, job_artifacts, join
 from moorage.store import Cluster, Resource, ResourceKey, Transaction
+from moorage.wire import later
 from moorage.wire.assets import JobAssets
 from moorage.wire.jobs import CommandJob, JobResources, read_command_job
+from moorage.wire.later import Later
 from moorage.wire.manifests import cancelled, training_job
 from moorage.wire.runs import JobState
 
@@ -35,17 +37,43 @@ async def _put(call: Call) -> Answer:
     name = call.names["name"]
     check_job_name(name)
     raw = _with_compute(call.properties(), call.workspace)
-    job = read_command_job(raw)
+    submit = _submission(raw)
 
     def write(tx: Transaction) -> tuple[Resource, str, bool]:
         key = call.key(TYPE)
         current = tx.resources.find(key)
         check_preconditions(call, current)
-        stored = _submit(tx, key, raw, job) if current is None else _edit(tx, current, raw)
+        stored = submit(tx, key) if current is None else _edit(tx, current, raw)
         return stored, waiting(stored, clusters_by_id(tx), call), current is None
 
     stored, why, created = await call.services.store.write(write, actor=call.user.name)
     return Answer(render(call, stored, why), 201 if created else 200, {"ETag": stored.etag})
+
+
+def _submission(raw: Manifest) -> Callable[[Transaction, ResourceKey], Resource]:
+    """What submitting the job means, by its type, once its body has been checked."""
+    given = str(raw.get("jobType") or "")
+    kinds = {kind.lower(): kind for kind in (*later.STORED_JOBS, *later.REFUSED_JOBS)}
+    kind = kinds.get(given.lower(), given)
+    if kind in later.REFUSED_JOBS:
+        raise later.refusal(later.REFUSED_JOBS[kind], target="properties.jobType")
+    if kind in later.STORED_JOBS:
+        stored = {**raw, "jobType": kind}
+        later.read_stored_job(stored)
+        return lambda tx, key: _keep(tx, key, stored, later.STORED_JOBS[kind])
+    job = read_command_job(raw)
+    return lambda tx, key: _submit(tx, key, raw, job)
+
+
+def _keep(tx: Transaction, key: ResourceKey, raw: Manifest, kind: Later) -> Resource:
+    """Store a job that cannot run yet. It has ended before it began, and says why wherever somebody looks."""
+    experiment = str(raw.get("experimentName") or DEFAULT_EXPERIMENT)
+    if compute := str(raw.get("computeId") or ""):
+        find_place(tx, key.workspace, compute, target="properties.computeId")
+    ended = JobState(status=JobStatus.FAILED, reason=later.CODE, message=kind.message, end_time=tx.now)
+    state: Manifest = {"run": ended.model_dump(mode="json", by_alias=True), "compute": compute_name(compute), "experiment": experiment}
+    body: Manifest = {"properties": {**raw, "experimentName": experiment, "displayName": raw.get("displayName") or key.name}}
+    return tx.resources.create(key, body, state=state, archived=bool(raw.get("isArchived")))
 
 
 def _with_compute(raw: Manifest, workspace: Workspace) -> Manifest:

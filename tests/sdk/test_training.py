@@ -1,0 +1,15 @@
+"""Assets and jobs with the unmodified SDK. Slow: a stack, and jobs that really run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sdk.conftest import Sdk
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
+
+FLOWS = ("assets", "jobs")
+
+
+def test_with_the_sdk(sdk: Sdk, flow: str) -> None:
+    sdk.run(flow)
