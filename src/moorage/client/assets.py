@@ -5,9 +5,11 @@ Everything is keyed by content, so that sending the same again, or after a crash
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,11 +19,16 @@ from moorage.client.snapshot import HASH_VERSION, UNLIMITED, Limits, Snapshot, t
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents import assets as bodies
-from moorage.wire.documents.document import Document, Kind, body, uses
+from moorage.wire.documents import component as components
+from moorage.wire.documents import pipeline
+from moorage.wire.documents.document import Document, Kind, body, load, uses
 from moorage.wire.documents.references import Local, Named, Reference, ResourceId, Uri
 from moorage.wire.documents.uses import ANONYMOUS_ENVIRONMENT, Role, Use, asset_id
 
 DATASTORE = "workspaceblobstore"
+# Read as text, where others are uploaded.
+_TEXTS = (Role.CONDA, Role.COMPONENT, Role.JOB)
+_DEPTH = 20
 _LATEST = {"$orderBy": "createdtime desc", "$top": "1"}
 
 
@@ -49,12 +56,19 @@ class Assets:
         client: the workspace.
         document: whose folder local paths start from, and whose positions errors name.
         upload: progress.
+        where: what stands before the fields of a document that is part of another.
+        depth: how many documents it is nested in.
     """
 
-    def __init__(self, client: Client, document: Document, *, upload: Upload | None = None) -> None:
+    def __init__(self, client: Client, document: Document, *, upload: Upload | None = None, where: str = "", depth: int = 0) -> None:
+        self.depth = depth
+        self.where = where
         self.client = client
         self.document = document
         self.upload = upload or Upload()
+
+    def refusal(self, use: Use, problem: str) -> Invalid:
+        return self.document.refusal(self.where + use.field, problem)
 
     def body(self) -> Manifest:
         """The document's ARM body, after everything it names has been found or sent."""
@@ -66,7 +80,7 @@ class Assets:
         Raises:
             Invalid: a path or an asset that does not exist, with the line that names it.
         """
-        taken = {use.field: self._take(use) for use in wanted if isinstance(use.reference, Local) and use.role is not Role.CONDA}
+        taken = {use.field: self._take(use) for use in wanted if isinstance(use.reference, Local) and use.role not in _TEXTS}
         found: dict[str, str] = {}
         for use in wanted:
             found[use.field] = self._one(use, taken.get(use.field), found)
@@ -77,6 +91,10 @@ class Assets:
             return self._environment(use, found)
         if use.role is Role.CONDA:
             return self._conda(use)
+        if use.role is Role.COMPONENT and (use.inline is not None or isinstance(use.reference, Local)):
+            return self._component(use)
+        if use.role is Role.JOB:
+            return self._job(use)
         if use.role is Role.MODEL and use.inline is not None:
             return self._model(use, snapshot)
         if snapshot is not None:
@@ -95,41 +113,92 @@ class Assets:
         try:
             snapshot = take(path, limits=Limits.of(os.environ) if code else UNLIMITED, what=what)
         except Invalid as error:
-            refusal = self.document.refusal(use.field, error.message)
+            refusal = self.refusal(use, error.message)
             refusal.code = error.code
             raise refusal from error
         if use.type == "uri_file" and path.is_dir():
-            raise self.document.refusal(use.field, f"'{use.reference.path}' is a folder; write `type: uri_folder`.")
+            raise self.refusal(use, f"'{use.reference.path}' is a folder; write `type: uri_folder`.")
         if use.type in ("uri_folder", "mltable") and not path.is_dir():
-            raise self.document.refusal(use.field, f"'{use.reference.path}' is a file; write `type: uri_file`.")
+            raise self.refusal(use, f"'{use.reference.path}' is a file; write `type: uri_file`.")
         return snapshot
 
     def _conda(self, use: Use) -> str:
         if not isinstance(use.reference, Local):
-            raise self.document.refusal(use.field, "must be a path beside the document, or the specification itself.")
+            raise self.refusal(use, "must be a path beside the document, or the specification itself.")
         path = self.document.folder / Path(use.reference.path).expanduser()
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise self.document.refusal(use.field, f"the conda file '{use.reference.path}' cannot be read: {path} ({reason}).") from error
+            raise self.refusal(use, f"the conda file '{use.reference.path}' cannot be read: {path} ({reason}).") from error
         return bodies.conda_text(text, str(use.reference.path))
+
+    def _component(self, use: Use) -> str:
+        """An unnamed component of a step, or the one in a file beside the document."""
+        nested = self._nested(use, Kind.COMPONENT) if use.inline is None else replace(self.document, kind=Kind.COMPONENT, values=use.inline)
+        inner = Assets(self.client, nested, upload=self.upload, where=self._inner(use), depth=self.depth + 1)
+        made = components.component_body(
+            nested.values,
+            pipeline.component_spec(nested.values, self.client.workspace, inner.resolve(pipeline.component_needs(nested.values))),
+            anonymous=True,
+        )
+        version = components.content_version(made)
+        made["properties"]["componentSpec"] |= {"name": components.ANONYMOUS_COMPONENT, "version": version}
+        answer = self.client.put(self.client.path("components", components.ANONYMOUS_COMPONENT, "versions", version), made).json()
+        return str(answer.get("id") or self.client.workspace.child("components", components.ANONYMOUS_COMPONENT, "versions", version))
+
+    def _inner(self, use: Use) -> str:
+        """Where the fields of an inline component stand in the document: in the step itself when that is the component."""
+        if use.inline is None:
+            return ""
+        own = self.document.where.get(f"{self.where}{use.field}") is not None
+        return f"{self.where}{use.field}." if own else f"{self.where}{use.field.rpartition('.')[0]}."
+
+    def _job(self, use: Use) -> str:
+        """What a schedule starts, as JSON: a pipeline's definition, or the name of a job to repeat."""
+        if isinstance(use.reference, Local):
+            nested = self._nested(use, Kind.JOB)
+            if "jobs" not in nested.values and "component" not in nested.values:
+                raise self.refusal(use, f"'{use.reference.path}' is no pipeline; a schedule starts pipelines. Make it a step of one.")
+            nested.values.setdefault("experiment_name", nested.folder.resolve().name or "Default")
+            return json.dumps(Assets(self.client, nested, upload=self.upload, depth=self.depth + 1).body()["properties"])
+        match use.reference:
+            case Named(name):
+                id = self.client.workspace.child("jobs", name)
+            case ResourceId(text):
+                id = text
+            case _:
+                raise self.refusal(use, "must be the path of a pipeline's document, or azureml:JOB.")
+        return json.dumps({"sourceJobId": id})
+
+    def _nested(self, use: Use, kind: Kind) -> Document:
+        """The document that a field names by its path; what it names itself starts from its own folder."""
+        assert isinstance(use.reference, Local)
+        path = self.document.folder / Path(use.reference.path).expanduser()
+        if self.depth > _DEPTH:
+            raise self.refusal(use, f"'{use.reference.path}': documents name each other in a circle, or too deeply.")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise self.refusal(use, f"the document '{use.reference.path}' cannot be read: {path} ({reason}).") from error
+        return load(kind, text, name=str(path), folder=path.parent)
 
     def _named(self, use: Use, reference: Reference) -> str:
         known = asset_id(self.client.workspace, use.role, reference)
         if known is not None:
             if isinstance(reference, Named) and self.client.find(self._quoted(known)) is None:
-                raise self.document.refusal(use.field, f"there is no {_noun(use.role)} '{reference.name}' of version {reference.version}.")
+                raise self.refusal(use, f"there is no {_noun(use.role)} '{reference.name}' of version {reference.version}.")
             return known
         assert isinstance(reference, Named)
         if reference.label not in (None, "latest"):
-            raise self.document.refusal(use.field, f"'{reference}': the only label there is is latest.")
+            raise self.refusal(use, f"'{reference}': the only label there is is latest.")
         if reference.label is None:
-            raise self.document.refusal(use.field, f"'{reference}' names no version; write {reference}:VERSION or {reference}@latest.")
+            raise self.refusal(use, f"'{reference}' names no version; write {reference}:VERSION or {reference}@latest.")
         try:
             return str(latest(self.client, use.role, reference.name)["id"])
         except NotFound as error:
-            raise self.document.refusal(use.field, f"there is no {_noun(use.role)} named '{reference.name}'.") from error
+            raise self.refusal(use, f"there is no {_noun(use.role)} named '{reference.name}'.") from error
 
     def _quoted(self, id: str) -> str:
         from urllib.parse import quote
@@ -228,12 +297,17 @@ def next_version(client: Client, role: Role, name: str) -> str:
 
 
 def register(client: Client, document: Document, *, upload: Upload | None = None) -> Manifest:
-    """Create an environment, model or data version; without a version it becomes the next one.
+    """Create an environment, model, data or component version; without a version it becomes the next one.
 
     Raises:
         Conflict: that version exists with another content.
     """
-    role = {Kind.ENVIRONMENT: Role.ENVIRONMENT, Kind.MODEL: Role.MODEL, Kind.DATA: Role.DATA}[document.kind]
+    role = {
+        Kind.ENVIRONMENT: Role.ENVIRONMENT,
+        Kind.MODEL: Role.MODEL,
+        Kind.DATA: Role.DATA,
+        Kind.COMPONENT: Role.COMPONENT,
+    }[document.kind]
     name = document.values.get("name")
     if not name:
         raise document.refusal("name", "is required, and is missing; give it in the document or with --name.")
@@ -253,9 +327,15 @@ def register(client: Client, document: Document, *, upload: Upload | None = None
 def _version(client: Client, role: Role, name: str) -> str:
     """As the original: an environment is first offered as its latest version, where the same content changes nothing."""
     container = (client.find(client.path(role.value, name)) or {}).get("properties") or {}
-    chosen = container.get("latestVersion") if role is Role.ENVIRONMENT else None
+    chosen = container.get("latestVersion") if role in (Role.ENVIRONMENT, Role.COMPONENT) else None
     return str(chosen or container.get("nextVersion") or "1")
 
 
 def _noun(role: Role) -> str:
-    return {Role.ENVIRONMENT: "environment", Role.MODEL: "model", Role.DATA: "data asset", Role.CODE: "code asset"}.get(role, role.value)
+    return {
+        Role.ENVIRONMENT: "environment",
+        Role.MODEL: "model",
+        Role.DATA: "data asset",
+        Role.CODE: "code asset",
+        Role.COMPONENT: "component",
+    }.get(role, role.value)

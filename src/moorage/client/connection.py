@@ -51,7 +51,7 @@ class Client:
         if not profile.url:
             raise Unavailable(
                 "no workspace service is configured. `moorage up` starts one on this machine; for another one, "
-                "`moorage config set url=https://HOST:PORT token=TOKEN ca=FILE`.",
+                "`moorage login --url https://HOST:PORT --ca FILE`.",
                 code="NotConfigured",
                 target="url",
             )

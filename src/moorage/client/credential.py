@@ -75,7 +75,7 @@ class MoorageCredential:
             raise RuntimeError(
                 f"There is no Moorage token in {source}. Sign in: `moorage login --url URL`, or `moorage up` on this machine."
             )
-        expires = _expiry(token)
+        expires = expiry(token)
         if expires is not None and expires <= time.time():
             raise RuntimeError(
                 f"The Moorage token in {source} has expired. Sign in again: `moorage login`, or `moorage up` on this machine."
@@ -95,7 +95,7 @@ class MoorageCredential:
             raise RuntimeError(f"The Moorage profile {file} cannot be read: {error}.") from error
 
 
-def _expiry(token: str) -> int | None:
+def expiry(token: str) -> int | None:
     """The end that a JWT names; its signature is the service's to check."""
     parts = token.split(".")
     if len(parts) != 3:

@@ -195,7 +195,7 @@ def error_of(response: Response) -> MoorageError:
     if not message:
         message = f"the service answered {status} {response.reason_phrase}" + (f" (request {request_id})" if request_id else "") + "."
     if status == 401:
-        message += " Sign in again: `moorage up` renews the token of a service on this machine; elsewhere `moorage config set token=...`."
+        message += " Sign in again: `moorage up` renews the token of a service on this machine; elsewhere `moorage login`."
     if status == 429:
         return Throttled(message, retry_after=timedelta(seconds=retry_after(response, 1.0)), code=code, target=target)
     if status in (502, 503, 504):

@@ -21,6 +21,7 @@ from moorage.server.resources import (
     endpoints,
     history,
     jobs,
+    me,
     models,
     schedules,
     uploads,
@@ -35,6 +36,7 @@ Engine = Callable[[Services], AbstractAsyncContextManager[None]]
 ROUTES: tuple[tuple[Route, ...], ...] = (
     operations.ROUTES,
     workspaces.ROUTES,
+    me.ROUTES,
     datastores.ROUTES,
     curated.ROUTES,
     codes.ROUTES,

@@ -6,6 +6,7 @@ import re
 
 from starlette.responses import JSONResponse, Response
 
+from moorage import __version__
 from moorage.errors import Invalid
 from moorage.identity.roles import Action
 from moorage.ids import digest
@@ -61,7 +62,8 @@ def _render(call: Call, resource: Resource) -> Manifest:
 
 async def _discovery(call: Call) -> Answer:
     base = call.base_url
-    return Answer({"api": base, "history": base, "data": base, "studio": base, "mlflow": base})
+    # `service` and `version` are ours: by them a client knows whom it found.
+    return Answer({"service": "moorage", "version": __version__, "api": base, "history": base, "data": base, "studio": base, "mlflow": base})
 
 
 async def _metadata(call: Call) -> Response:
