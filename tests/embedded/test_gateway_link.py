@@ -28,6 +28,7 @@ from moorage.testing.builders import (
     an_online_deployment,
     an_online_endpoint,
 )
+from moorage.testing.faults import WiredCluster
 from moorage.testing.memory import in_memory_cluster
 from moorage.testing.workspace import WorkspacePeer
 from moorage.testing.world import exists, until, until_gone
@@ -285,6 +286,20 @@ async def test_a_new_agent_does_not_renew_access_that_is_young(cluster: Cluster,
             await asyncio.sleep(0.1)
         peer.statuses.clear()
     assert peer.granted == 1
+
+
+async def test_the_access_of_a_job_is_read_once_however_often_its_status_changes(cluster: Cluster, peer: WorkspacePeer) -> None:
+    wired = WiredCluster(cluster)
+    async with linked(wired, peer):
+        await peer.want(a_training_job("j"))
+        await until(cluster, SECRET, "j-access", "default", lambda secret: True)
+        for phase in ("Queued", "Preparing", "Running", "Finalizing", "Running"):
+            await set_phase(cluster, "j", phase)
+            await peer.until(lambda phase=phase: peer.statuses[JOB].status.get("phase") == phase if JOB in peer.statuses else False)
+        # By the time that another one has its own, the changes of the first have been looked at.
+        await peer.want(a_training_job("k"))
+        await until(cluster, SECRET, "k-access", "default", lambda secret: True)
+    assert [request.name for request in wired.requests if request.kind == SECRET and request.verb == "get"] == ["j-access", "k-access"]
 
 
 async def test_a_renewed_agent_token_is_picked_up_from_its_file(cluster: Cluster, peer: WorkspacePeer, tmp_path: Path) -> None:

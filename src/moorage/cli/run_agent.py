@@ -45,7 +45,9 @@ async def _serve(enabled: frozenset[str], pinned: Mapping[str, str], folder: Pat
     from moorage.inference import controller as inference
     from moorage.kube.controller import Controller
     from moorage.kube.informer import Informers
+    from moorage.kube.kinds import ONLINE_DEPLOYMENT, TRAINING_JOB
     from moorage.kube.leader import LeaderElection, LeaseConfig
+    from moorage.kube.owners import accepted_as_owners
     from moorage.kube.remote import connect
     from moorage.router.admin import serve_pages, text_page
     from moorage.specs.mounted import mounted
@@ -53,7 +55,8 @@ async def _serve(enabled: frozenset[str], pinned: Mapping[str, str], folder: Pat
 
     connection = read_connection(Path(mounted(str(folder), os.environ)))
     cluster = connect()
-    election = LeaderElection(cluster, LeaseConfig(LEASE, os.environ.get("POD_NAMESPACE", "azureml"), os.environ.get("POD_NAME", "agent")))
+    namespace = os.environ.get("POD_NAMESPACE", "azureml")
+    election = LeaderElection(cluster, LeaseConfig(LEASE, namespace, os.environ.get("POD_NAME", "agent")))
     known = asyncio.Event()
 
     async def work() -> None:
@@ -70,6 +73,8 @@ async def _serve(enabled: frozenset[str], pinned: Mapping[str, str], folder: Pat
                 group.create_task(controller.run())
             group.create_task(run_gateway(cluster, connection, informers=informers), name="gateway")
             await informers.synced()
+            # Whoever installs the extension waits for this; jobs that come earlier are tried until it holds.
+            await accepted_as_owners(cluster, namespace, [TRAINING_JOB, ONLINE_DEPLOYMENT])
             known.set()
             log.info("working: gateway%s", "".join(f", {name}" for name in sorted(enabled)))
 

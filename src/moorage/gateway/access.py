@@ -9,6 +9,7 @@ import base64
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import orjson
@@ -33,6 +34,8 @@ _GRANTED_FOR = "moorage.dev/granted-for"
 _TERMINAL = frozenset({"Completed", "Failed", "Canceled"})
 # Looked at again at least this often: the wall clock may jump, and somebody may delete the Secret.
 _LONGEST_WAIT = timedelta(minutes=15)
+# An owner's status changes many times in the seconds after its start; its Secret is not read for each.
+_FRESH = timedelta(minutes=1)
 _WORKERS = 2
 
 
@@ -89,6 +92,16 @@ def needs_access(owner: Manifest) -> bool:
     return not (owner["kind"] == "TrainingJob" and (owner.get("status") or {}).get("phase") in _TERMINAL)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a Secret was found to be, and when (`loop.time()`)."""
+
+    owner: str  # uid
+    spec: str
+    renew_at: datetime
+    looked: float
+
+
 class AccessKeeper:
     """Keeps the Secrets. It gets them by name: the agent has no right to list Secrets, which would show it everybody's."""
 
@@ -108,6 +121,7 @@ class AccessKeeper:
         self._owners = owners
         self._desired = desired
         self._clock = clock
+        self._kept: dict[Target, _Kept] = {}
         self._queue: WorkQueue[Target] = WorkQueue(initial=timedelta(milliseconds=200), maximum=timedelta(seconds=30))
         for kind in KINDS_WITH_ACCESS:
             owners[kind].subscribe(self._owner_changed)
@@ -115,6 +129,8 @@ class AccessKeeper:
     def _owner_changed(self, old: Manifest | None, new: Manifest | None) -> None:
         if new is not None:
             self._queue.add(target_of(new))
+        elif old is not None:
+            self._kept.pop(target_of(old), None)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -153,13 +169,15 @@ class AccessKeeper:
             Unavailable: the workspace grants none.
         """
         spec = spec_digest(wanted)
+        if (known := self._known(target, owner, spec)) > timedelta(0):
+            return known
         try:
             secret = await self._cluster.get(SECRET, access_name(target.name), target.namespace)
         except NotFound:
             secret = None
         wait = renew_in(secret, owner, self._clock(), spec=spec)
         if wait > timedelta(0):
-            return wait
+            return self._keep_in_mind(target, owner, spec, wait)
         granted = await self._workspace.tokens([target.key])
         if not granted:
             raise Unavailable("the workspace grants no access to it: it is not desired any more, or not yet")
@@ -168,4 +186,17 @@ class AccessKeeper:
             made = await self._cluster.apply(SECRET, secret, manager=MANAGER)
         except NotFound:
             return _LONGEST_WAIT  # the namespace is gone, and the owner with it
-        return renew_in(made, owner, self._clock(), spec=spec)
+        return self._keep_in_mind(target, owner, spec, renew_in(made, owner, self._clock(), spec=spec))
+
+    def _known(self, target: Target, owner: Manifest, spec: str) -> timedelta:
+        """How long the Secret is as it should be by the last look, when that was a moment ago; zero: look."""
+        kept = self._kept.get(target)
+        if kept is None or kept.owner != uid_of(owner) or (spec and kept.spec != spec):
+            return timedelta(0)
+        if asyncio.get_running_loop().time() - kept.looked >= _FRESH.total_seconds():
+            return timedelta(0)
+        return kept.renew_at - self._clock()
+
+    def _keep_in_mind(self, target: Target, owner: Manifest, spec: str, wait: timedelta) -> timedelta:
+        self._kept[target] = _Kept(uid_of(owner), spec, self._clock() + wait, asyncio.get_running_loop().time())
+        return wait
