@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -271,7 +272,9 @@ def _stateful_set(manifest: Manifest, before: Manifest | None) -> Iterator[Inval
     if kind not in ("RollingUpdate", "OnDelete"):
         yield _wrong("spec.updateStrategy", spec["updateStrategy"], "must be 'RollingUpdate' or 'OnDelete'")
     elif kind == "OnDelete" and rolling is not None:
-        yield _wrong("spec.updateStrategy.rollingUpdate", rolling, "only allowed for updateStrategy 'RollingUpdate'")
+        shown = json.dumps({"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}, separators=(",", ":"))
+        words = f"Invalid value: {shown}: only allowed for updateStrategy 'RollingUpdate'"
+        yield Invalid(words, code="FieldValueInvalid", target="spec.updateStrategy.rollingUpdate")
     elif rolling is not None:
         yield from _not_negative(rolling, ("partition",), "spec.updateStrategy.rollingUpdate")
         yield from _share(rolling, "maxUnavailable", "spec.updateStrategy.rollingUpdate")

@@ -237,6 +237,8 @@ class Pod:
             await self._start_all(decision, pod, moment)
         self._tell_backoffs(decision)
         if self.vanished:
+            if decision.over:
+                self.halted.set()  # deleted by somebody while the cluster stops: there is no status left to write first
             return None, decision.over
         if self._halting and end is not None and not end.failed and "deletionTimestamp" not in self.manifest["metadata"]:
             # No word to the API: to it the pod runs on, and does so once the cluster is back.
