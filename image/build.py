@@ -62,14 +62,36 @@ def build_component(path: Path, *, suite: str | None = None, compress: bool = Tr
         raise NotBuilt(f"The component image is made from Debian {facts.suite}, whose Python is {_PYTHON}; {suite} has another one.")
     labels = {**facts.labels, "org.opencontainers.image.version": __version__}
     facts = Facts(**{**{name: getattr(facts, name) for name in Facts.__slots__}, "labels": labels})
-    with tempfile.TemporaryDirectory(prefix="moorage-image-") as folder:
-        installed = Path(folder) / "installed"
-        _install(installed, Path(folder))
-        return build(path, facts, f"{facts.repository}:{__version__}", installed=installed, compress=compress)
+    start = facts.prefix.strip("/")
+    parts = {"locked dependencies": f"{start}/", f"Moorage {__version__}": f"{start}/lib/python{_PYTHON}/site-packages/moorage"}
+    with tempfile.TemporaryDirectory(prefix="moorage-image-") as name:
+        folder = Path(name)
+        words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "wheels")]
+        _run(words, {"SOURCE_DATE_EPOCH": str(_EPOCH)}, "The wheel could not be built")
+        (wheel,) = (folder / "wheels").glob("*.whl")
+        # Constraints carry the hashes; of the lock only what running needs is installed.
+        install(folder / "installed", ["--constraint", str(ROOT / "requirements.lock"), str(wheel)])
+        script = folder / "installed" / "bin" / "moorage"
+        script.write_text(f"#!{facts.prefix}/bin/python\nimport sys\n\nfrom moorage.cli.main import main\n\nsys.exit(main())\n")
+        script.chmod(0o755)
+        reference = f"{facts.repository}:{__version__}"
+        return build(path, facts, reference, installed=folder / "installed", parts=parts, compress=compress)
 
 
-def build(path: Path, facts: Facts, reference: str, *, installed: Path | None = None, compress: bool = True) -> Built:
-    """An image of Debian packages, with the folder `installed` at the facts' prefix.
+def build(
+    path: Path,
+    facts: Facts,
+    reference: str,
+    *,
+    installed: Path | None = None,
+    parts: Mapping[str, str] | None = None,
+    compress: bool = True,
+) -> Built:
+    """An image of Debian packages.
+
+    Args:
+        installed: a folder that `install` made, for the facts' prefix.
+        parts: layers above that of the packages, lowest first: the start of the paths in it (no leading slash), by title.
 
     Raises:
         NotBuilt: a tool is missing, or failed.
@@ -83,20 +105,15 @@ def build(path: Path, facts: Facts, reference: str, *, installed: Path | None = 
         folder = Path(name)
         tree = folder / "tree"
         _tree(tree, facts, installed, epoch)
-        site = f"{facts.prefix.strip('/')}/lib/python{_PYTHON}/site-packages/moorage"
-        titles = [f"Debian {facts.suite}: {', '.join(facts.packages) or 'essential packages'}"]
-        if installed is not None:
-            titles += ["locked dependencies", f"Moorage {__version__}"]
+        above = dict(parts or {})
+        titles = [f"Debian {facts.suite}: {', '.join(facts.packages) or 'essential packages'}", *above]
 
         def choose(entry: str) -> int:
-            if installed is None or not entry.startswith(facts.prefix.strip("/") + "/"):
-                return 0
-            return 2 if entry.startswith(site) else 1
+            return max((number for number, start in enumerate(above.values(), 1) if entry.startswith(start)), default=0)
 
         layers = split(tree, titles, choose, folder, epoch=epoch, compress=compress)
-        architecture = ARCHITECTURES[platform.machine()]
         made = folder / "image.tar"
-        digest = archive(made, facts, reference, layers, architecture=architecture, epoch=epoch)
+        digest = archive(made, facts, reference, layers, architecture=ARCHITECTURES[platform.machine()], epoch=epoch)
         made.replace(path)
     return Built(path, reference, digest, layers)
 
@@ -125,48 +142,27 @@ def _tree(target: Path, facts: Facts, installed: Path | None, epoch: int) -> Non
     _run(words, {"SOURCE_DATE_EPOCH": str(epoch)}, "Debian's packages could not be installed")
 
 
-def _install(target: Path, folder: Path) -> None:
-    """Moorage and its locked dependencies as a virtual environment of the image's Python, whatever Python runs here."""
-    wheels = folder / "wheels"
-    _run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)],
-        {"SOURCE_DATE_EPOCH": str(_EPOCH)},
-        "The wheel could not be built",
-    )
-    (wheel,) = wheels.glob("*.whl")
+def install(target: Path, requirements: Sequence[str]) -> None:
+    """Packages as a virtual environment of the image's Python, whatever Python runs here.
+
+    Args:
+        requirements: what `uv pip install` is to install, with options of its own.
+    """
     site = target / "lib" / f"python{_PYTHON}" / "site-packages"
     uv = Path(sys.executable).with_name("uv")
-    words = [
-        str(uv),
-        "pip",
-        "install",
-        "--quiet",
-        "--target",
-        str(site),
-        "--link-mode",
-        "copy",
-        "--only-binary",
-        ":all:",
-        "--python-version",
-        _PYTHON,
-    ]
-    # Constraints carry the hashes; of the lock only what running needs is installed.
-    words += ["--python-platform", f"{platform.machine()}-manylinux_2_36", "--constraint", str(ROOT / "requirements.lock"), str(wheel)]
-    _run(words, {}, "The locked dependencies could not be installed")
+    words = f"pip install --quiet --link-mode copy --only-binary :all: --python-version {_PYTHON} --python-platform {platform.machine()}-manylinux_2_36"
+    _run([str(uv), *words.split(), "--target", str(site), *requirements], {}, "The packages for the image could not be installed")
     programs = target / "bin"
     programs.mkdir()
     # Native programs stay; scripts would name this machine's Python.
-    for each in (site / "bin").iterdir():
+    for each in (site / "bin").glob("*"):
         if each.read_bytes()[:4] == b"\x7fELF":
             each.rename(programs / each.name)
-    shutil.rmtree(site / "bin")
+    shutil.rmtree(site / "bin", ignore_errors=True)
     (site / ".lock").unlink(missing_ok=True)
     for name in ("python", "python3"):
         (programs / name).symlink_to(f"/usr/bin/python{_PYTHON}")
     (target / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {_PYTHON}\n")
-    script = programs / "moorage"
-    script.write_text(f"#!{component().prefix}/bin/python\nimport sys\n\nfrom moorage.cli.main import main\n\nsys.exit(main())\n")
-    script.chmod(0o755)
 
 
 def _run(words: Sequence[str], environment: Mapping[str, str], failure: str) -> None:

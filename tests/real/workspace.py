@@ -13,7 +13,7 @@ from pathlib import Path
 from moorage.cli.home import Home
 from moorage.client.profile import save
 from moorage.identity.keyfiles import signing_key
-from moorage.identity.pki import ensure_authority
+from moorage.identity.pki import ensure_authority, ensure_server_certificate
 from moorage.identity.roles import Role
 from moorage.identity.tokens import Tokens
 from moorage.server.settings import Settings
@@ -30,21 +30,23 @@ SETTINGS = {
     "inferenceRouterHA": "False",
 }
 _READY_SECONDS = 60
+_HOST = "127.0.0.1"
 
 
 class Workspace:
     """A running service, the profile of its owner, and the kubeconfig of the cluster."""
 
-    def __init__(self, home: Home, port: int, kubeconfig: Path) -> None:
+    def __init__(self, home: Home, port: int, kubeconfig: Path, host: str = _HOST) -> None:
         self.home = home
         self.kubeconfig = kubeconfig
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MOORAGE_", "KUBE"))}
         self.environment = kept | {
             "MOORAGE_HOME": str(home.folder),
             "MOORAGE_PORT": str(port),
-            "MOORAGE_PUBLIC_URL": f"https://127.0.0.1:{port}",
+            "MOORAGE_PUBLIC_URL": f"https://{host}:{port}",
             "KUBECONFIG": str(kubeconfig),
         }
+        self.host = host
         self.since = 0  # where its part of the audit log begins
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -52,7 +54,13 @@ class Workspace:
         """The service, and a profile that reaches it as its owner."""
         home = self.home
         home.prepare()
-        ensure_authority(home.pki)
+        authority = ensure_authority(home.pki)
+        if self.host != _HOST:
+            # Where pods have a network of their own, the service listens on this machine's address there.
+            certificate = ensure_server_certificate(authority, home.pki, "reached", [self.host])
+            paths = {"MOORAGE_TLS_CERTIFICATE": str(certificate.certificate_path), "MOORAGE_TLS_KEY": str(certificate.key_path)}
+            kept = ",".join(filter(None, (self.environment.get("NO_PROXY"), self.host)))
+            self.environment |= paths | {"MOORAGE_HOST": self.host, "NO_PROXY": kept, "no_proxy": kept}
         token = Tokens(signing_key(home.server / "keys" / "signing.pem")).issue_user("tester", {"/": Role.OWNER}, timedelta(days=1))
         fields = Settings.model_fields
         scope = {name: str(fields[name].default) for name in ("subscription", "resource_group", "workspace")}
@@ -111,10 +119,10 @@ class Workspace:
 
 
 @contextmanager
-def served_workspace(folder: Path, kubeconfig: Path) -> Iterator[Workspace]:
+def served_workspace(folder: Path, kubeconfig: Path, host: str = _HOST) -> Iterator[Workspace]:
     """The service over a state folder of its own, stopped at the end."""
     (port,) = free_ports(1)
-    workspace = Workspace(Home(folder), port, kubeconfig)
+    workspace = Workspace(Home(folder), port, kubeconfig, host)
     try:
         workspace.start()
         yield workspace

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.real.control_plane import binaries
-from tests.real.control_plane.binaries import NoBinaries, version_of
+from tests.real.control_plane.binaries import _OUT_OF_REACH as OUT_OF_REACH
+from tests.real.control_plane.binaries import Broken, NoBinaries, version_of
 from tests.real.control_plane.toolchain import NoGo, go
 
 MODULE = binaries.MODULE / "node"
@@ -34,7 +35,10 @@ class NodeBinaries:
 
 
 def find(minor: str, folder: Path | None = None) -> NodeBinaries:
-    """The binaries of a minor; raises NoBinaries when there are none and none can be built."""
+    """The binaries of a minor.
+
+    Raises NoBinaries when there are none and none can be built; Broken when a build fails.
+    """
     if folder is not None:
         if missing := [name for name in COMPONENTS if not (folder / name).exists()]:
             raise NoBinaries(f"{folder} has no {', '.join(missing)}.")
@@ -86,7 +90,10 @@ def _build(minor: str, version: str, target: Path) -> None:
                 check=False,
             )
             if done.returncode:
-                raise NoBinaries(f"The kubelet could not be built:\n{(done.stdout + done.stderr)[-1500:]}")
+                end = (done.stdout + done.stderr)[-1500:]
+                if OUT_OF_REACH.search(done.stderr):
+                    raise NoBinaries(f"The Go modules of Kubernetes cannot be had here:\n{end}")
+                raise Broken(f"The kubelet could not be built:\n{end}")
         made.rename(target)
 
 

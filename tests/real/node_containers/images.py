@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import platform
 import tarfile
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from image.build import build, build_component, inputs_digest
+import image
+from image.build import build, build_component, inputs_digest, install
 from image.facts import Facts, component
 from image.oci import ARCHITECTURES, archive, split
 
 from tests.real.control_plane.binaries import cache
 from tests.real.node_containers.binaries import NodeBinaries
 from tests.real.node_containers.configuration import PAUSE
+from tests.real.node_containers.index import wheels
 
-# What a person's image may be: Debian without any Python, and one that has a library for machine learning.
+# What a person's image may be: Debian without any Python, and Python with a library for machine learning.
 PLAIN = "example.test/plain:1"
 SKLEARN = "example.test/sklearn:1"
-_PACKAGES = {PLAIN: ["ca-certificates"], SKLEARN: ["python3", "python3-sklearn"]}
+# Debian's own package of scikit-learn brings compilers and Boost, 860 MB in all.
+REQUIREMENTS = ("scikit-learn==1.7.2", "numpy==2.3.5")
+_SOURCES = [Path(image.__file__).parent / name for name in ("build.py", "oci.py", "component.toml")]
 
 
 def pause_image(binaries: NodeBinaries) -> Path:
@@ -47,17 +50,37 @@ def component_image() -> Path:
     return _kept("component", inputs_digest(), lambda path: build_component(path, compress=False))
 
 
-def user_image(reference: str) -> Path:
-    """An image as a user might bring."""
+def plain_image() -> Path:
+    """Debian's essential packages as they are."""
+    return _kept("plain", _digest(), lambda path: build(path, _user_facts(PLAIN, ["ca-certificates"]), PLAIN, compress=False))
+
+
+def sklearn_image() -> Path:
+    """Debian's Python with `REQUIREMENTS` from wheels."""
+    packages = ["ca-certificates", "libstdc++6", "python3"]
+    prefix = "/opt/user"
+    facts = _user_facts(SKLEARN, packages, prefix=prefix, environment={"PATH": f"{prefix}/bin:/usr/bin:/bin"})
+
+    def make(path: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=path.parent) as name:
+            installed = Path(name) / "installed"
+            install(installed, ["--no-index", "--find-links", str(wheels(REQUIREMENTS)), *REQUIREMENTS])
+            build(path, facts, SKLEARN, installed=installed, parts={"packages": prefix.strip("/") + "/"}, compress=False)
+
+    return _kept("sklearn", _digest(), make)
+
+
+def _user_facts(reference: str, packages: list[str], **more: Any) -> Facts:
     ours = component()
-    packages = _PACKAGES[reference]
-    # Packages for machine learning need Perl's own dependents, or not; only the small one is made smaller.
-    facts = Facts(reference.partition(":")[0], ours.suite, packages, ours.unwanted if reference == PLAIN else ())
-    wanted = hashlib.sha256(
-        json.dumps(asdict(facts)).encode() + (Path(__file__).parent.parent.parent.parent / "image" / "build.py").read_bytes()
-    )
-    name = reference.partition("/")[2].partition(":")[0]
-    return _kept(name, wanted.hexdigest()[:12], lambda path: build(path, facts, reference, compress=False))
+    return Facts(reference.partition(":")[0], ours.suite, packages, ours.unwanted, **more)
+
+
+def _digest() -> str:
+    """Of what user images are made by and from."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in _SOURCES:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _kept(name: str, digest: str, make: Callable[[Path], object]) -> Path:

@@ -41,15 +41,17 @@ class Machine:
     def cgroup(self) -> str:
         return f"moorage-test-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]}"
 
+    def taken(self) -> str:
+        """Why the addresses are not free for these nodes; empty when they are."""
+        if (self.folder / "bridge").exists() or not _ip("link", "show", BRIDGE, check=False):
+            return ""
+        return f"the bridge {BRIDGE} is there already: another control plane has its nodes on this machine; take it down first"
+
     def raise_bridge(self, count: int) -> None:
         """The bridge with this machine's address, and the routes. Again after a reboot; refused while another control plane has it."""
-        owner = self.folder / "bridge"
-        if not owner.exists():
-            if _ip("link", "show", BRIDGE, check=False):
-                raise NoNodes(
-                    f"The bridge {BRIDGE} is there already: another control plane has its nodes on this machine; take it down first."
-                )
-            owner.touch()
+        if taken := self.taken():
+            raise NoNodes(taken)
+        (self.folder / "bridge").touch()
         if not _ip("link", "show", BRIDGE, check=False):
             _ip("link", "add", BRIDGE, "type", "bridge")
             _ip("address", "add", f"{HOST}/{NODES.prefixlen}", "dev", BRIDGE)

@@ -1,0 +1,317 @@
+"""Real containers: kubelet, containerd and runc on a control plane of their own, with the component image made from this work tree.
+
+What only such nodes can show: our image starts as an ordinary user, users and file modes hold between the containers of a pod, the kernel ends
+what takes too much memory, a node is lost with all that ran on it.
+
+Slow: a control plane, two nodes, images of 270 to 600 MB; the first time also the building of all of these, hence the long time limit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from moorage.extension.manifests import COMPONENT_IMAGE, NAMESPACE
+from tests.real.conftest import GIVEN, MINOR
+from tests.real.control_plane.binaries import NoBinaries, find, minors
+from tests.real.control_plane.plane import Plane, default_folder
+from tests.real.node_containers import images, index
+from tests.real.node_containers.addresses import HOST, Node
+from tests.real.node_containers.check import check
+from tests.real.node_containers.images import PLAIN, REQUIREMENTS, SKLEARN
+from tests.real.node_containers.join import BUILDING, prepare
+from tests.real.workspace import TRAINING, Workspace, served_workspace
+from tests.stack.conftest import EXAMPLE, KUBECTL
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+NODES = [Node(0), Node(1)]
+SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[Plane]:
+    """A control plane with two nodes that have the images of these tests."""
+    if os.environ.get(GIVEN):
+        pytest.skip("a cluster that was given has containers of its own, and these tests kill nodes")
+    if missing := check(building=BUILDING):
+        pytest.skip(f"nodes with real containers cannot run here; missing: {'; '.join(missing)}")
+    # Not the folder of the other tests: Services and nodes have other networks here.
+    folder = default_folder().absolute()
+    plane = Plane(folder.with_name(f"{folder.name}-kubelet"))
+    if taken := plane.machine.taken():
+        pytest.skip(taken)
+    was_running = plane.status()["running"]
+    minor = (plane.settings or {}).get("minor") or os.environ.get(MINOR) or minors()[0]
+    try:
+        made_of = prepare(minor)
+        binaries = find(minor)
+    except NoBinaries as error:
+        pytest.skip(str(error))
+    try:
+        plane.up(minor, lambda: binaries, nodes=len(NODES), kubelet=lambda: made_of)
+        for node in NODES:
+            for archive in (*map(Path, made_of["images"] if was_running else ()), images.plain_image(), images.sklearn_image()):
+                plane.machine.load(node, archive)
+        yield plane
+    finally:
+        if not was_running:
+            plane.down()
+
+
+class Kubectl:
+    """The stock kubectl on that control plane."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._environment = os.environ | {"KUBECONFIG": str(plane.layout.kubeconfig)}
+
+    def __call__(self, *words: str, given: dict[str, Any] | None = None) -> str:
+        done = subprocess.run(
+            [str(KUBECTL), *words],
+            input=json.dumps(given) if given else None,
+            capture_output=True,
+            text=True,
+            env=self._environment,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+    def get(self, *words: str) -> dict[str, Any]:
+        found = json.loads(self("get", *words, "-o", "json"))
+        assert isinstance(found, dict)
+        return found
+
+    def run(self, name: str, image: str, command: list[str], **container: Any) -> None:
+        """A pod in `default` that runs once."""
+        spec = {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "main", "image": image, "command": command, **container}],
+        }
+        self("apply", "-f", "-", given={"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+
+    def phase(self, name: str) -> str:
+        return str(self.get("pod", name)["status"].get("phase"))
+
+    def ended(self, name: str) -> dict[str, Any]:
+        """How the pod's container ended, once it has."""
+        until(lambda: self.phase(name) in ("Succeeded", "Failed"), lambda: f"pod {name} ends: {self.get('pod', name)['status']}")
+        (status,) = self.get("pod", name)["status"]["containerStatuses"]
+        terminated = status["state"]["terminated"]
+        assert isinstance(terminated, dict)
+        return terminated
+
+
+@pytest.fixture(scope="module")
+def kubectl(plane: Plane) -> Kubectl:
+    return Kubectl(plane)
+
+
+def until(holds: Callable[[], bool], what: Callable[[], str], seconds: float = SECONDS) -> None:
+    """Wait for something outside of this process that cannot wake us."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what()}"
+        time.sleep(0.2)
+
+
+def test_a_pod_runs_in_a_container_of_its_image_and_its_log_is_read(kubectl: Kubectl) -> None:
+    kubectl.run("plain", PLAIN, ["/bin/sh", "-c", "cat /etc/os-release; command -v python3 || echo no Python"])
+    assert kubectl.ended("plain")["exitCode"] == 0
+    log = kubectl("logs", "plain")
+    assert "bookworm" in log and "no Python" in log
+
+
+def test_the_component_image_runs_as_an_ordinary_user_on_a_root_it_cannot_write(kubectl: Kubectl) -> None:
+    security = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
+    program = "import os, sys; print(os.getuid(), sys.prefix); os.open('/tmp/x', os.O_CREAT | os.O_WRONLY)"
+    kubectl.run("component", COMPONENT_IMAGE, ["python", "-c", program], securityContext=security)
+    assert kubectl.ended("component")["exitCode"] == 1
+    log = kubectl("logs", "component")
+    assert "1000 /opt/moorage" in log and "Read-only file system" in log
+
+
+def test_a_command_runs_in_a_container_through_the_kubelet(kubectl: Kubectl) -> None:
+    kubectl.run("waiting", COMPONENT_IMAGE, ["python", "-c", "import signal; signal.pause()"])
+    until(lambda: kubectl.phase("waiting") == "Running", lambda: f"the pod runs: {kubectl.get('pod', 'waiting')['status']}")
+    assert kubectl("exec", "waiting", "--", "moorage", "--version").startswith("moorage ")
+    kubectl("delete", "pod", "waiting", "--wait=false")
+
+
+def test_a_container_that_takes_too_much_memory_is_killed_and_says_so(kubectl: Kubectl) -> None:
+    kubectl.run("greedy", COMPONENT_IMAGE, ["python", "-c", "bytearray(10**9)"], resources={"limits": {"memory": "64Mi"}})
+    ended = kubectl.ended("greedy")
+    assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
+
+
+def test_nodes_have_no_way_out_and_the_machine_keeps_its_settings(plane: Plane) -> None:
+    first = plane.machine.first(NODES[0])
+    routes = subprocess.run(
+        ["nsenter", "--net", "--target", str(first), "ip", "route"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert HOST.rpartition(".")[0] in routes.stdout
+    assert "default" not in routes.stdout
+    # The kubelet's own value stands in a file of the node's.
+    inside = ["nsenter", "--mount", "--pid", "--target", str(first), "cat", "/proc/sys/vm/overcommit_memory"]
+    assert subprocess.run(inside, capture_output=True, text=True, timeout=60, check=True).stdout.strip() == "1"
+    mounts = Path(f"/proc/{first}/mounts").read_text()
+    assert "/proc/sys/vm/overcommit_memory" in mounts
+    assert "/proc/sys/vm/overcommit_memory" not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.fixture(scope="module")
+def workspace(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace with the extension installed and the cluster attached; its service listens where pods reach it."""
+    folder = tmp_path_factory.mktemp("containers")
+    try:
+        with served_workspace(folder / "home", plane.layout.kubeconfig, HOST) as workspace:
+            workspace.kubectl("create", "namespace", NAMESPACE)
+            workspace.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+            workspace.install()
+            yield workspace
+            workspace.remove()
+            workspace.kubectl("delete", "namespace", TRAINING, "--ignore-not-found")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def wheels(plane: Plane) -> Iterator[str]:
+    with index.served(index.wheels(REQUIREMENTS)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def example(wheels: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """examples/digits with an image without Python, and the packages taken from this machine."""
+    folder = tmp_path_factory.mktemp("example") / "digits"
+    shutil.copytree(EXAMPLE, folder)
+    pip = ["--no-index", f"--find-links {wheels}", *REQUIREMENTS]
+    (folder / "conda.yml").write_text(yaml.safe_dump({"name": "digits", "dependencies": ["pip", {"pip": pip}]}))
+    for name in ("train.yml", "deployment.yml"):
+        changed = yaml.safe_load((folder / name).read_text())
+        changed["environment"]["image"] = PLAIN
+        (folder / name).write_text(yaml.safe_dump(changed))
+    return folder
+
+
+def test_the_extension_runs_from_the_component_image_under_the_restricted_standard(workspace: Workspace) -> None:
+    shown = workspace.ok("extension", "show", "--name", "moorage").json
+    assert shown["provisioningState"] == "Succeeded", shown
+    pods = json.loads(workspace.kubectl("get", "pods", "-n", NAMESPACE, "-o", "json"))["items"]
+    ready = {pod["metadata"]["labels"]["app.kubernetes.io/component"]: pod["status"]["containerStatuses"][0] for pod in pods}
+    assert set(ready) == {"gateway", "azureml-fe-v2"}
+    assert all(each["ready"] and each["image"] == COMPONENT_IMAGE and each["restartCount"] == 0 for each in ready.values()), ready
+    assert workspace.ok("cluster", "show", "--name", "real").json["connectivity_status"] == "Connected"
+
+
+def test_the_example_trains_in_an_image_without_python(workspace: Workspace, example: Path) -> None:
+    ran = workspace.ok("job", "create", "-f", str(example / "train.yml"), "--name", "digits", "--stream", timeout=600)
+    assert "accuracy on the held-out ones" in ran.out
+    assert status(workspace, "digits") == "Completed"
+
+
+def test_an_image_that_has_all_it_needs_trains_without_an_environment(workspace: Workspace, example: Path) -> None:
+    job = yaml.safe_load((example / "train.yml").read_text())
+    job["environment"] = {"image": SKLEARN}
+    (example / "image-only.yml").write_text(yaml.safe_dump(job))
+    ran = workspace.ok("job", "create", "-f", str(example / "image-only.yml"), "--name", "image-only", "--stream", timeout=600)
+    assert "accuracy on the held-out ones" in ran.out
+
+
+def test_the_model_is_served_and_scores(workspace: Workspace, example: Path, tmp_path: Path) -> None:
+    workspace.ok("model", "create", "--name", "digits", "--type", "custom_model", "--path", "azureml://jobs/digits/outputs/model")
+    workspace.ok("online-endpoint", "create", "-f", str(example / "endpoint.yml"))
+    workspace.ok("online-deployment", "create", "-f", str(example / "deployment.yml"), "--all-traffic", timeout=600)
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"images": [[0.0] * 64]}))
+    answer = workspace.ok("online-endpoint", "invoke", "-n", "digits", "--request-file", str(request))
+    assert len(answer.json["digits"]) == 1
+    workspace.ok("online-endpoint", "delete", "-n", "digits", "--yes")
+
+
+def test_the_example_trains_where_the_restricted_standard_is_enforced_on_jobs(workspace: Workspace, example: Path) -> None:
+    workspace.kubectl("label", "namespace", TRAINING, "pod-security.kubernetes.io/enforce=restricted")
+    try:
+        workspace.ok("job", "create", "-f", str(example / "train.yml"), "--name", "restricted", "--stream", timeout=600)
+        assert status(workspace, "restricted") == "Completed"
+    finally:
+        workspace.kubectl("label", "namespace", TRAINING, "pod-security.kubernetes.io/enforce-")
+
+
+def test_a_job_that_takes_too_much_memory_says_so(workspace: Workspace, kubectl: Kubectl, tmp_path: Path) -> None:
+    size = {"cpu": "1", "memory": "128Mi"}
+    spec = {"resources": {"requests": size, "limits": size}}
+    kubectl(
+        "apply",
+        "-f",
+        "-",
+        given={"apiVersion": "amlarc.azureml.com/v1alpha1", "kind": "InstanceType", "metadata": {"name": "tiny"}, "spec": spec},
+    )
+    workspace.until(
+        lambda: "tiny" in workspace.ok("compute", "show", "--name", "local").out, "the workspace knows the instance type", SECONDS
+    )
+    submit(workspace, tmp_path, "greedy", "tail /dev/zero", resources={"instance_type": "tiny"})
+    workspace.until(lambda: status(workspace, "greedy") == "Failed", "the job fails", SECONDS)
+    streamed = workspace.run("job", "stream", "-n", "greedy")
+    assert "memory limit of 128Mi" in streamed.err, streamed
+
+
+def test_a_job_whose_node_is_lost_runs_again_once_the_node_is_given_up(
+    workspace: Workspace, plane: Plane, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    lost = NODES[1]
+    kubectl("cordon", NODES[0].name)
+    submit(workspace, tmp_path, "survivor", "until [ -e /tmp/gate ]; do sleep 0.1; done; echo through the gate")
+    try:
+        workspace.until(lambda: status(workspace, "survivor") == "Running", "the job runs", SECONDS)
+        (first,) = pods_of(kubectl, "survivor")
+        assert first["spec"]["nodeName"] == lost.name
+    finally:
+        kubectl("uncordon", NODES[0].name)
+    plane.machine.stop(lost)
+    try:
+        until(lambda: not ready(kubectl, lost), lambda: "the cluster sees that the node is lost")
+        # What a cloud's controller does, or a person: until then nobody can know that the pod does not run any more.
+        kubectl("delete", "node", lost.name)
+        running = lambda: [pod for pod in pods_of(kubectl, "survivor") if pod["status"].get("phase") == "Running"]  # noqa: E731
+        until(lambda: [pod["spec"]["nodeName"] for pod in running()] == [NODES[0].name], lambda: str(pods_of(kubectl, "survivor")))
+        (second,) = running()
+        assert second["metadata"]["uid"] != first["metadata"]["uid"]
+        kubectl("exec", "-n", TRAINING, second["metadata"]["name"], "-c", "main", "--", "touch", "/tmp/gate")
+        workspace.until(lambda: status(workspace, "survivor") == "Completed", "the job is completed on the other node", SECONDS)
+    finally:
+        # With its disk as it was, like a machine that has been repaired.
+        plane.start_nodes()
+    assert ready(kubectl, lost)
+
+
+def ready(kubectl: Kubectl, node: Node) -> bool:
+    conditions = kubectl.get("node", node.name)["status"]["conditions"]
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def pods_of(kubectl: Kubectl, job: str) -> list[dict[str, Any]]:
+    found = kubectl.get("pods", "-n", TRAINING)["items"]
+    return [pod for pod in found if pod["metadata"]["labels"].get("moorage.dev/job", "").endswith(job)]
+
+
+def submit(workspace: Workspace, folder: Path, name: str, command: str, **more: Any) -> None:
+    job = {"type": "command", "command": command, "environment": {"image": PLAIN}, "compute": "azureml:local", **more}
+    (folder / "job.yml").write_text(yaml.safe_dump(job))
+    workspace.ok("job", "create", "-f", str(folder / "job.yml"), "--name", name)
+
+
+def status(workspace: Workspace, job: str) -> str:
+    return str(workspace.ok("job", "show", "--name", job).json["status"])
