@@ -47,13 +47,13 @@ class Stack:
             raise SystemExit(f"moorage {' '.join(words)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return took, done.stderr
 
-    def up(self, *words: str) -> tuple[float, str]:
-        return self.run("up", "--api-port", str(self.ports[0]), "--port", str(self.ports[1]), *words)
+    def up(self, *words: str, timeout: float = 170) -> tuple[float, str]:
+        return self.run("up", "--api-port", str(self.ports[0]), "--port", str(self.ports[1]), *words, timeout=timeout)
 
 
 def measure() -> Iterator[Row]:
     folder = Path(tempfile.mkdtemp(prefix="moorage-bench-", dir="/var/tmp"))
-    stack = Stack(folder / "moorage", _free_ports())
+    stack = Stack(folder / "moorage", free_ports())
     try:
         yield from _steps("first `up` with the tour, environment downloaded and prepared", *stack.up("--tour", "examples/digits"))
         stack.run("down")
@@ -122,7 +122,7 @@ def _role(command: str) -> str:
     return command[:50]
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))

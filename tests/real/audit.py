@@ -63,6 +63,36 @@ def granted(manifests: Iterable[Manifest]) -> set[Permission]:
     }
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Request:
+    """Who asked for what, as the audit log tells it."""
+
+    user: str
+    verb: str
+    resource: str
+
+    @property
+    def writes(self) -> bool:
+        return self.verb in ("create", "update", "patch", "delete", "deletecollection")
+
+    @property
+    def beats(self) -> bool:
+        """Whether it only says that somebody lives."""
+        return self.resource in ("leases.coordination.k8s.io", "nodes/status")
+
+
+def requests(log: Path, *, since: int = 0) -> Counter[Request]:
+    """Every request after byte `since` of the log that ended, each with how often; a watch ends when its connection does, and is counted then."""
+    counted: Counter[Request] = Counter()
+    for event in _events(log, since):
+        reference = event.get("objectRef") or {}
+        group = f".{reference['apiGroup']}" if reference.get("apiGroup") else ""
+        part = f"/{reference['subresource']}" if reference.get("subresource") else ""
+        resource = f"{reference['resource']}{group}{part}" if "resource" in reference else str(event["requestURI"]).partition("?")[0]
+        counted[Request(str(event["user"]["username"]), event["verb"], resource)] += event["stage"] == "ResponseComplete"
+    return +counted
+
+
 def _events(log: Path, since: int) -> Iterator[dict[str, Any]]:
     with log.open("rb") as file:
         file.seek(since)

@@ -108,7 +108,7 @@ class DefinitionConformance:
         await self.install(cluster)
         for kind in (INSTANCE_TYPE, TRAINING_JOB, ONLINE_ENDPOINT, ONLINE_DEPLOYMENT):
             parts, name, where = _schema(kind)["properties"], f"moorage-test-{secrets.token_hex(4)}", namespace if kind.namespaced else None
-            base = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}}
+            base: Manifest = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}}
             if where is not None:
                 base["metadata"]["namespace"] = where
             for field, spec in violations(parts["spec"], "spec"):
