@@ -25,6 +25,8 @@ from moorage.embedded.registry import Registry, Target
 from moorage.embedded.reviews import GROUPS as REVIEWS
 from moorage.embedded.reviews import Reviewer
 from moorage.embedded.routes import Route
+from moorage.embedded.streaming.requests import Head, Streamer, serving
+from moorage.embedded.streaming.wire import Connection
 from moorage.embedded.tokenrequests import token_request
 from moorage.embedded.tokens import TokenIssuer
 from moorage.embedded.writing import WriteVerbs, writer_of
@@ -37,6 +39,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _BODY_LIMIT = 3 * 1024 * 1024
+_NOT_IMPLEMENTED = frozenset(
+    {("pods", "proxy"), ("services", "proxy"), ("nodes", "proxy"), ("pods", "ephemeralcontainers"), ("pods", "resize")}
+)
 
 
 class Api:
@@ -51,6 +56,7 @@ class Api:
         self._reviewer = Reviewer(self._gate.authenticator, self._gate.authorizer, registry.clock)
         self._reader = Reader(registry)
         self._writer = WriteVerbs(registry, self._reader)
+        self._streamer = Streamer(registry, backend, self._gate)
         self._streams: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -78,6 +84,13 @@ class Api:
         else:
             await _send(response, send)
 
+    def take_over(self, asked: Head, connection: Connection) -> asyncio.Task[None]:
+        """Serve a request for a two-way stream on its own connection; it ends with `close`."""
+        task = serving(self._streamer, asked, connection)
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+        return task
+
     def close(self) -> None:
         self._closed = True
         for task in self._streams:
@@ -101,6 +114,8 @@ class Api:
         """What the path addresses."""
         shown = f"{route.plural}/{route.subresource}" if route.subresource else route.plural
         resource = self._registry.catalog.at(route.group, route.version, route.plural)
+        if (route.plural, route.subresource) in _NOT_IMPLEMENTED:
+            raise Invalid(f"the embedded cluster does not serve {shown}", code="NotImplemented", target=route.name)
         if route.subresource and route.subresource not in resource.subresources:
             raise NotFound("the server could not find the requested resource", target=shown)
         if not resource.kind.namespaced and route.namespace is not None:
@@ -117,12 +132,12 @@ class Api:
                 return await self._writer.bind(request, target)
             case "eviction" if request.method == "POST":
                 return await self._writer.evict(request, target)
-            case "eviction" if request.method == "POST":
-                return await self._writer.evict(request, target)
             case "token" if request.method == "POST":
                 return answer(token_request(self._registry, self._issuer, target, request.mapping() if request.body else {}), 201)
             case "scale":
                 return await self._scale(request, target)
+            case "exec" | "attach" | "portforward":
+                raise Invalid("Upgrade request required", code="BadRequest")
         match request.method, bool(target.name):
             case "GET", named:
                 if request.flag("watch"):

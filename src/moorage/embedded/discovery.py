@@ -14,9 +14,14 @@ _SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
 _KINDS = {
     "token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
     "binding": {"group": "", "version": "v1", "kind": "Binding"},
+    "attach": {"group": "", "version": "v1", "kind": "PodAttachOptions"},
+    "exec": {"group": "", "version": "v1", "kind": "PodExecOptions"},
+    "portforward": {"group": "", "version": "v1", "kind": "PodPortForwardOptions"},
     "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
 }
-_VERBS = {"log": ["get"], "binding": ["create"], "eviction": ["create"], "token": ["create"], "finalize": ["update"]}
+_VERBS = {"log": ["get"], "binding": ["create"], "eviction": ["create"], "token": ["create"], "finalize": ["update"]} | dict.fromkeys(
+    ("attach", "exec", "portforward"), ["create", "get"]
+)
 
 
 def content_type() -> str:

@@ -37,14 +37,7 @@ class Request:
 
     def flag(self, name: str) -> bool:
         """A boolean query parameter, as Go's strconv reads it; `?watch` alone counts as true."""
-        text = self.query.get(name)
-        if text is None:
-            return False
-        if text in ("", "1", "t", "T", "true", "TRUE", "True"):
-            return True
-        if text in ("0", "f", "F", "false", "FALSE", "False"):
-            return False
-        raise Invalid(f'strconv.ParseBool: parsing "{text}": invalid syntax', code="BadRequest", target=name)
+        return truth(self.query, name)
 
     def number(self, name: str) -> int | None:
         text = self.query.get(name)
@@ -79,6 +72,18 @@ class Request:
         if not isinstance(parsed, dict):
             raise Invalid("the body must be a JSON object", code="BadRequest")
         return parsed
+
+
+def truth(query: Mapping[str, str], name: str) -> bool:
+    """A boolean parameter; Invalid (400) for what Go would not read."""
+    text = query.get(name)
+    if text is None:
+        return False
+    if text in ("", "1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise Invalid(f'strconv.ParseBool: parsing "{text}": invalid syntax', code="BadRequest", target=name)
 
 
 @dataclass(frozen=True, slots=True)

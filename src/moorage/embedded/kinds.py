@@ -82,7 +82,7 @@ BUILT_IN: tuple[Resource, ...] = (
     _resource("Node", "nodes", namespaced=False, short="no", sub="status"),
     _resource("PersistentVolume", "persistentvolumes", namespaced=False, short="pv", sub="status"),
     _resource("PersistentVolumeClaim", "persistentvolumeclaims", short="pvc", sub="status"),
-    _resource("Pod", "pods", short="po", sub="status log binding eviction", all_=True),
+    _resource("Pod", "pods", short="po", sub="status log binding eviction exec attach portforward", all_=True),
     _resource("ResourceQuota", "resourcequotas", short="quota", sub="status"),
     _resource("Secret", "secrets"),
     _resource("Service", "services", short="svc", sub="status", all_=True),

@@ -21,7 +21,7 @@ _LISTS = ("initContainers", "containers", "ephemeralContainers")
 async def pod_logs(registry: Registry, backend: NodeBackend, namespace: str, name: str, options: LogOptions) -> AsyncIterator[bytes]:
     """The log of a pod's container. Raises before the first chunk: NotFound, or Invalid (400) while there is nothing to read."""
     pod = registry.get(Target(registry.catalog.of(POD), namespace, name)).manifest()
-    options = replace(options, container=_container(pod, options.container))
+    options = replace(options, container=container_of(pod, options.container))
     node = (pod.get("spec") or {}).get("nodeName")
     if not node:
         raise Invalid(
@@ -52,7 +52,8 @@ def log_options(request: Request) -> LogOptions:
     )
 
 
-def _container(pod: Manifest, asked: str | None) -> str:
+def container_of(pod: Manifest, asked: str | None) -> str:
+    """The container that is meant: the one asked for, the annotated default, or the only one. Invalid (400) otherwise."""
     name = pod["metadata"]["name"]
     spec = pod["spec"]
     known = [container["name"] for place in _LISTS for container in spec.get(place) or ()]

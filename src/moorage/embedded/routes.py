@@ -46,7 +46,7 @@ def _object(route: Route, more: list[str]) -> Route | None:
             return route
         case [name]:
             return Route(route.group, route.version, route.plural, route.namespace, name)
-        case [name, subresource]:
+        case [name, subresource] | [name, "proxy" as subresource, *_]:
             return Route(route.group, route.version, route.plural, route.namespace, name, subresource)
         case _:
             return None

@@ -8,11 +8,14 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import uvicorn
 
 from moorage.embedded.api import Api
 from moorage.embedded.local import LocalCluster
+from moorage.embedded.streaming.protocol import StreamingProtocol
 from moorage.errors import Unavailable
 from moorage.identity.pki import ServerCertificate
 
@@ -55,6 +58,8 @@ async def serve_api(
         ssl_keyfile=str(certificate.key_path),
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+        # The streams of exec, attach and port-forward are taken over in our own protocol.
+        http=cast("type[asyncio.Protocol]", partial(StreamingProtocol, takeover=api.take_over)),
         ws="none",
         # The API is all kubectl talks to, and Go's TLS reads a record at a time: nothing here wants old protocol versions.
         ssl_version=ssl.PROTOCOL_TLS_SERVER,

@@ -12,7 +12,11 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from moorage.clock import monotonic, now, rfc3339, rfc3339_micro
+from moorage.embedded.backend import Asked, Talk
 from moorage.embedded.node import logs, machine
+from moorage.embedded.node.attach import attach
+from moorage.embedded.node.attempt import Attempt
+from moorage.embedded.node.conversations import converse
 from moorage.embedded.node.pod import HOST_IP, Pod, Record, Services
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound
 from moorage.ids import digest
@@ -141,6 +145,29 @@ class Node:
             raise Invalid(f'container "{container}" in pod "{name}" is waiting to start: {why}', code="BadRequest")
         async for chunk in logs.read(found[1], options):
             yield chunk
+
+    def running(self, pod: Manifest, container: str) -> Attempt:
+        """The running process of a container; NotFound when there is none."""
+        kept = self._pods.get(pod["metadata"]["uid"])
+        found = kept.containers.get(container) if kept else None
+        if found is None or found.attempt is None or not found.attempt.alive or not found.attempt.pid:
+            raise NotFound(f'container not found ("{container}")', target=container)
+        return found.attempt
+
+    async def talk(self, pod: Manifest, asked: Asked) -> Talk:
+        """See `embedded.backend.NodeBackend`."""
+        attempt = self.running(pod, asked.container)
+        if asked.command:
+            return await converse(attempt, asked)
+        spec = self._pods[pod["metadata"]["uid"]].containers[asked.container].spec
+        return attach(attempt, asked, once=bool(spec.get("stdinOnce")))
+
+    async def dial(self, pod: Manifest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """See `embedded.backend.NodeBackend`."""
+        kept = self._pods.get(pod["metadata"]["uid"])
+        if kept is None:
+            raise NotFound(f"pod {pod['metadata']['name']} does not run on node {self.name}")
+        return await asyncio.open_connection(kept.record.ip, port)
 
     def _adopt_folders(self) -> None:
         """Pods that an earlier life kept: go on with those that still exist, end the others."""

@@ -72,8 +72,10 @@ class Attempt:
     async def start(self, launch: Manifest, limits: LogLimits, memory_limit: int, oom_file: str) -> None:
         """Start the container; return once its process runs or has failed to. Unavailable when not even the shim could start."""
         (self.folder / "launch.json").write_text(json.dumps(launch))
-        for name in ("events", "control"):
+        for name in ("events", "control", *(["stdin"] if launch.get("stdin") else [])):
             os.mkfifo(self.folder / name, 0o600)
+        if launch.get("tty"):
+            (self.folder / "terminal").touch()
         words = [sys.executable, "-I", "-S", "-B", str(_SHIM), "run", str(self.folder)]
         words += [str(limits.size), str(limits.files), str(memory_limit), oom_file]
         # The first process ends at once, its child is the shim: nothing of it is left to this process to reap.
@@ -110,6 +112,14 @@ class Attempt:
 
     def kill(self) -> None:
         self._send("K\n")
+
+    def resize(self, width: int, height: int) -> None:
+        """Tell the container's terminal, if it has one."""
+        self._send(f"W{width}x{height}\n")
+
+    def finish_input(self) -> None:
+        """The container's input has come to its end."""
+        self._send("E\n")
 
     def follow(self, start: bool) -> None:
         """Count one follower more or less; `grown` is set on new log lines while there is one."""

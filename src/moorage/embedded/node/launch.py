@@ -131,6 +131,8 @@ def compose(
         "root": str(place.attempt / "root"),
         "steps": [],
         "cgroups": [],
+        "stdin": bool(container.get("stdin")),
+        "tty": bool(container.get("tty")),
         "oomScoreAdj": oom_score(around.pod, container, int(parse_quantity(around.allocatable.get("memory", "0"), target="memory"))),
     }
     if not confined:

@@ -23,9 +23,10 @@ def files(folder: Path) -> list[Path]:
 
 
 class Renderer:
-    """CRI lines to what was written. A line in several entries gets one timestamp, its first."""
+    """CRI lines to what was written. A line in several entries gets one timestamp, its first. `stream` leaves out the other one's lines."""
 
-    def __init__(self, options: LogOptions, since: str = "") -> None:
+    def __init__(self, options: LogOptions, since: str = "", stream: str = "") -> None:
+        self._stream = stream.encode()
         self._timestamps = options.timestamps
         self._since = since
         self._at_start = True
@@ -38,8 +39,10 @@ class Renderer:
 
     def line(self, line: bytes) -> bytes:
         stamp, _, rest = line.partition(b" ")
-        _, _, rest = rest.partition(b" ")
+        stream, _, rest = rest.partition(b" ")
         tag, _, content = rest.partition(b" ")
+        if self._stream and stream != self._stream:
+            return b""
         if self._since and stamp.decode() < self._since:
             return b""
         head = stamp + b" " if self._timestamps and self._at_start else b""
@@ -121,6 +124,33 @@ async def read(attempt: Attempt, options: LogOptions) -> AsyncIterator[bytes]:
     finally:
         if follow:
             attempt.follow(False)
+
+
+class Follower:
+    """What a running attempt writes to one of its outputs from now on."""
+
+    def __init__(self, attempt: Attempt, stream: str) -> None:
+        self._attempt = attempt
+        self._render = Renderer(LogOptions(), stream=stream)
+        self._reader = _Reader(attempt.folder)
+        self._reader.seek_end()
+        attempt.follow(True)
+
+    async def read(self) -> bytes:
+        """The next bytes, empty once the attempt has ended and all is read."""
+        while True:
+            self._attempt.grown.clear()
+            ended = not self._attempt.alive
+            while data := self._reader.read():
+                if text := self._render.feed(data):
+                    return text
+            if ended:
+                return b""
+            await self._attempt.grown.wait()
+
+    def close(self) -> None:
+        self._reader.close()
+        self._attempt.follow(False)
 
 
 class _Reader:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from moorage.embedded.backend import Asked, Talk
 from moorage.embedded.node.agent import POD_NETWORK, Addresses, Node, services_of
 from moorage.embedded.node.launch import Confinement
 from moorage.embedded.node.machine import inspect
@@ -121,6 +122,24 @@ class Nodes:
             )
         async for chunk in kept.logs(pod, options):
             yield chunk
+
+    def running(self, node: str, pod: Manifest, container: str) -> None:
+        """See `embedded.backend.NodeBackend`."""
+        self._of(node, pod).running(pod, container)
+
+    async def talk(self, node: str, pod: Manifest, asked: Asked) -> Talk:
+        """See `embedded.backend.NodeBackend`."""
+        return await self._of(node, pod).talk(pod, asked)
+
+    async def dial(self, node: str, pod: Manifest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """See `embedded.backend.NodeBackend`."""
+        return await self._of(node, pod).dial(pod, port)
+
+    def _of(self, node: str, pod: Manifest) -> Node:
+        if (kept := self.nodes.get(node)) is None:
+            name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            raise Unavailable(f"node '{node}' does not run in this process, so that pod {name} cannot be reached.")
+        return kept
 
     def _wake(self, old: Manifest | None, new: Manifest | None) -> None:
         changed = new or old or {"metadata": {}}

@@ -6,7 +6,9 @@ agent touches no container. FOLDER is the contract with the agent:
     launch.json   what to start (read by the container's process alone, so that the shim itself stays small)
     events        FIFO, shim -> agent: `s` started, `l` log grew (only when asked); end of file: the shim is gone
     control       FIFO, agent -> shim: `T<seconds>` TERM, after the grace KILL; `K` KILL; `F1`/`F0` tell of log growth or not.
+                  `W<width>x<height>` the size of its terminal; `E` no more input will come.
                   A FIFO without reader (ENXIO) means the shim is gone, whatever its pid is used for now
+    stdin         FIFO, agent -> container, when it has an input; terminal: an empty file, when it has a terminal
     started, exit `key=value` lines, written whole and renamed into place
     log.NNNNNN    CRI log lines; a new file every LOG_BYTES, the oldest removed beyond LOG_FILES
 """
@@ -163,7 +165,14 @@ def start(folder: str, streams: tuple[int, int], report: int, parent: int) -> No
     try:
         launch = read_launch(folder)
         os.setsid()
-        for target, descriptor in enumerate((os.open("/dev/null", os.O_RDONLY), *streams)):
+        if os.isatty(streams[0]):
+            # Opened by name and by the leader of a session without a terminal, it becomes the session's own.
+            terminal = os.open(os.ttyname(streams[0]), os.O_RDWR)
+            ends = (terminal, terminal, terminal)
+        else:
+            # The shim holds the writing end of `stdin`, so that this does not wait for anybody to attach.
+            ends = (os.open("stdin" if os.path.exists("stdin") else "/dev/null", os.O_RDONLY), *streams)
+        for target, descriptor in enumerate(ends):
             os.dup2(descriptor, target)
         enter_cgroups(launch)
         if LINUX:
@@ -300,6 +309,8 @@ class Attendant:
         self.events = os.open("events", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         # Opened for writing too, so that it never reads as ended while no agent is there.
         self.control = os.open("control", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.input = os.open("stdin", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC) if os.path.exists("stdin") else -1
+        self.terminal, self.typed = -1, b""
         self.commands = b""
 
     def tell(self, event: bytes) -> None:
@@ -335,6 +346,28 @@ class Attendant:
                     self.tell(b"l")
             elif line[:1] == b"T":
                 self.terminate(float(line[1:]))
+            elif line[:1] == b"W" and self.terminal >= 0:
+                self.resize(*map(int, line[1:].split(b"x")))
+            elif line == b"E" and self.terminal < 0 and self.input >= 0:
+                os.close(self.input)
+                self.input = -1
+
+    def resize(self, width: int, height: int) -> None:
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def type(self) -> None:
+        """Hand input on to the terminal, as much as it takes."""
+        try:
+            if not self.typed:
+                self.typed = os.read(self.input, 4096)
+            self.typed = self.typed[os.write(self.terminal, self.typed) :]
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EIO):
+                raise
 
     def terminate(self, grace: float) -> None:
         self.signal_group(signal.SIGTERM)
@@ -361,13 +394,16 @@ class Attendant:
         self.measure_at = time.monotonic() + (0.1 if used * 4 > self.memory_limit * 3 else 0.5 if used * 2 > self.memory_limit else 1.0)
 
     def timeout(self) -> float | None:
-        deadlines = [moment for moment in (self.kill_at, self.measure_at) if moment is not None]
+        again = time.monotonic() + 0.05 if self.typed else None
+        deadlines = [moment for moment in (self.kill_at, self.measure_at, again) if moment is not None]
         return None if not deadlines else max(0.0, min(deadlines) - time.monotonic()) * 1000
 
     def attend(self, streams: dict[int, str], wakeup: int) -> None:
         poll = select.poll()
         for descriptor in (*streams, self.control, wakeup):
             poll.register(descriptor, select.POLLIN)
+        if self.terminal >= 0 and self.input >= 0:
+            poll.register(self.input, select.POLLIN)
         if self.memory_limit and LINUX:
             self.measure_at = time.monotonic()
         while self.status is None:
@@ -377,8 +413,15 @@ class Attendant:
                 elif descriptor == wakeup:
                     os.read(wakeup, 512)
                     self.reap()
+                elif descriptor == self.input:
+                    self.type()
                 elif not self.copy(descriptor, streams[descriptor]):
                     poll.unregister(descriptor)
+            if self.typed:
+                self.type()
+            if self.terminal >= 0 and self.input >= 0:
+                # What is not typed yet must not wake us all the time.
+                poll.modify(self.input, 0 if self.typed else select.POLLIN)
             now = time.monotonic()
             if self.kill_at is not None and now >= self.kill_at:
                 self.kill_at = None
@@ -403,6 +446,11 @@ class Attendant:
         try:
             data = os.read(descriptor, READ_SIZE)
         except BlockingIOError:
+            return False
+        except OSError as error:
+            # A terminal ends so, once nobody has its other side open.
+            if error.errno != errno.EIO:
+                raise
             return False
         if data:
             self.log.write(stream, data)
@@ -446,8 +494,11 @@ def run(folder: str, log_bytes: int, log_files: int, memory_limit: int, oom_file
         os.set_blocking(descriptor, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
-    out, out_end = os.pipe()
+    terminal = os.path.exists("terminal")
+    out, out_end = os.openpty() if terminal else os.pipe()
     err, err_end = os.pipe()
+    if terminal:
+        attendant.terminal = out
     report, report_end = os.pipe()
     parent = os.getpid()
     attendant.main = os.fork()
@@ -472,8 +523,8 @@ def run(folder: str, log_bytes: int, log_files: int, memory_limit: int, oom_file
     attendant.record()
 
 
-def enter(folder: str, pid: int, argv: list[str]) -> NoReturn:
-    """Run a command inside a running container: its root, environment, folder and limits (probes, lifecycle hooks)."""
+def join(folder: str, pid: int) -> dict[str, Any]:
+    """Go into a running container: its root and limits. Returns how it was launched."""
     launch = read_launch(folder)
     if launch["namespace"] != "none":
         libc = _libc()
@@ -489,7 +540,33 @@ def enter(folder: str, pid: int, argv: list[str]) -> NoReturn:
         os.chroot(".")
     else:
         enter_cgroups(launch)
-    execute({**launch, "argv": argv})
+    return launch
+
+
+def enter(folder: str, pid: int, argv: list[str]) -> NoReturn:
+    """Run a command inside a running container: its root, environment, folder and limits (probes, lifecycle hooks)."""
+    execute({**join(folder, pid), "argv": argv})
+
+
+def converse(folder: str, pid: int, report: int, parent: int, argv: list[str]) -> NoReturn:
+    """`enter` for a command that somebody talks to (`kubectl exec`): on a terminal when stdin is one, ended with the agent that holds the
+    other end. Why it could not start is told through `report`."""
+    os.set_inheritable(report, False)
+    try:
+        terminal = os.isatty(0)
+        if terminal:
+            # Opened by the leader of a session without one, it becomes the session's controlling terminal: Ctrl-C needs that.
+            os.close(os.open(os.ttyname(0), os.O_RDWR))
+        launch = join(folder, pid)
+        if LINUX:
+            _libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(START_ERROR)
+        extra = {"TERM": "xterm"} if terminal and "TERM" not in launch["env"] else {}
+        execute({**launch, "argv": argv, "env": {**launch["env"], **extra}})
+    except (OSError, ValueError, KeyError) as error:
+        os.write(report, str(error).encode())
+        os._exit(START_ERROR)
 
 
 def attempt(mode: str, root: str) -> None:
@@ -507,6 +584,8 @@ def main(argv: list[str]) -> int:
     try:
         if operation == "enter":
             enter(folder, int(argv[3]), argv[4:])
+        elif operation == "converse":
+            converse(folder, int(argv[3]), int(argv[4]), int(argv[5]), argv[6:])
         else:
             attempt(argv[3], folder)
     except OSError as error:

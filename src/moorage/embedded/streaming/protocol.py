@@ -1,0 +1,50 @@
+"""uvicorn's HTTP connection, but for requests that take it over: they get the connection itself, with whatever has come behind their head."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from moorage.embedded.streaming.requests import SUBRESOURCES, Head, head
+from moorage.embedded.streaming.wire import Connection
+
+# Starts to serve a request whose connection is its own from now on.
+Takeover = Callable[[Head, Connection], asyncio.Task[None]]
+_UPGRADES = (b"websocket", b"spdy/3.1")
+_PLACES = tuple(f"/{name}".encode() for name in SUBRESOURCES)
+_log = logging.getLogger(__name__)
+
+
+class StreamingProtocol(HttpToolsProtocol):
+    """One connection of a client."""
+
+    def __init__(self, *arguments: Any, takeover: Takeover, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._takeover = takeover
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._hand_over(data[upgrade.args[0] :])
+            # Anything else that may be upgraded is answered as the ordinary request that it is as well.
+        except httptools.HttpParserError:
+            _log.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _should_upgrade(self) -> bool:
+        return self._get_upgrade() in _UPGRADES and self.url.partition(b"?")[0].endswith(_PLACES)
+
+    def _hand_over(self, early: bytes) -> None:
+        self.connections.discard(self)
+        asked = head(self.scope["method"].encode(), self.url, self.headers)
+        task = self._takeover(asked, Connection(self.transport, early))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
