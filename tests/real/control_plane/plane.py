@@ -399,7 +399,15 @@ def routed() -> bool:
 
 
 def unroute() -> None:
-    """Take the route away again."""
+    """Take the route away again, unless the nodes of another control plane on this machine live on it."""
+    mine = (b"tests.real.nodes", str(POD_NETWORK).encode())
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has just ended
+        if all(each in words for each in mine):
+            return
     subprocess.run(["ip", "route", "del", "local", str(POD_NETWORK), "dev", "lo"], stderr=subprocess.DEVNULL, check=False)
 
 
