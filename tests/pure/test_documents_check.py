@@ -104,13 +104,96 @@ def test_a_placeholder_that_names_no_input_is_refused() -> None:
     assert "'${{outputs.o}}' names no field under outputs; it has none." in refusal(text)
 
 
-@pytest.mark.parametrize("kind", ["pipeline", "sweep", "automl", "spark"])
-def test_other_kinds_of_jobs_are_not_yet_supported(kind: str) -> None:
-    assert refusal(f"type: {kind}\n") == f"train.yml:1: type: jobs of type '{kind}' are not supported yet; only 'command' is."
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        (Kind.JOB, "type: automl\n", "train.yml:1: type: 'automl': automated machine learning is not supported yet; write a sweep."),
+        (Kind.JOB, "type: spark\n", "train.yml:1: type: 'spark': Spark jobs are not supported yet; run Spark in a command job."),
+        (Kind.JOB, "type: parallel\n", "train.yml:1: type: 'parallel': a parallel job runs inside a pipeline; make it a step of one."),
+        (Kind.JOB, "type: comand\n", "train.yml:1: type: 'comand' is not one of command, sweep, pipeline. Did you mean 'command'?"),
+        (
+            Kind.COMPUTE,
+            "type: amlcompute\n",
+            "type: 'amlcompute': machines are not created here; attach a Kubernetes cluster (kubernetesCompute).",
+        ),
+        (Kind.DATASTORE, "type: azure_file\n", "type: 'azure_file': file shares are not supported as datastores;"),
+        (Kind.WORKSPACE, "name: w\nkey_vault: /subscriptions/x\n", "train.yml:2: key_vault: is part of the original's own cloud"),
+        (
+            Kind.JOB,
+            "$schema: https://x/autoMLJob.schema.json\n",
+            "train.yml:1: $schema: 'autoMLJob': automated machine learning is not supported yet",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_the_reason_of_the_list(kind: Kind, text: str, expected: str) -> None:
+    assert expected in refusal(text, kind)
 
 
-def test_a_pipeline_without_a_type_is_recognised() -> None:
-    assert "this looks like a pipeline job, which is not supported yet" in refusal("jobs: {a: {}}")
+STEPS = """\
+inputs: {n: 1}
+outputs: {m: {}}
+jobs:
+  a:
+    command: echo ${{inputs.n}}
+    environment: azureml:e:1
+    inputs: {n: "${{parent.inputs.n}}"}
+    outputs: {o: {}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("jobs: {a: {}}", "jobs.a.component: is required, and is missing: a component, or the command itself."),
+        ("inputs: {a: 1}\ntype: pipeline", "jobs: give either 'jobs', the steps, or 'component', a pipeline component."),
+        (
+            STEPS.replace("parent.inputs.n}", "parent.inputs.k}"),
+            "train.yml:7: jobs.a.inputs.n: '${{parent.inputs.k}}' names no field under inputs",
+        ),
+        (STEPS.replace("{o: {}}", '{o: "${{parent.outputs.x}}"}'), "names no field under outputs of the pipeline; it has m."),
+        (STEPS.replace("parent.inputs.n}", "parent.jobs.z.outputs.o}"), "names no step; there are a."),
+        (STEPS + "    instance_count: 2\n", "jobs.a.instance_count: unknown field here. It stands under resources"),
+        (STEPS + "    typ: sweep\n", "jobs.a.typ: unknown field. Did you mean 'type'?"),
+        (STEPS + "settings: {default_computer: k8s}\n", "settings.default_computer: unknown field. Did you mean 'default_compute'?"),
+    ],
+)
+def test_a_pipeline_s_steps_are_checked_with_their_bindings(text: str, expected: str) -> None:
+    assert expected in refusal(text)
+
+
+SWEEP = """\
+type: sweep
+trial: {command: echo, environment: azureml:e:1}
+sampling_algorithm: random
+search_space: {lr: {type: uniform, min_value: 0, max_value: 1}}
+objective: {goal: maximize, primary_metric: acc}
+limits: {max_total_trials: 2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("uniform", "unifrom", "search_space.lr.type: 'unifrom' is not one of choice, uniform"),
+        ("min_value: 0, ", "", "search_space.lr.min_value: is required, and is missing."),
+        ("maximize", "max", "objective.goal: 'max' is not one of maximize, minimize."),
+        ("max_total_trials: 2", "timeout: 2", "limits.max_total_trials: is required, and is missing."),
+        ("command: echo, ", "", "trial.command: is required, and is missing."),
+        ("command: echo", "command: 'echo ${{inputs.x}}'", "trial.command: '${{inputs.x}}' names no field under inputs; it has none."),
+    ],
+)
+def test_a_sweep_is_checked(old: str, new: str, expected: str) -> None:
+    assert expected in refusal(SWEEP.replace(old, new))
+
+
+def test_set_reaches_into_steps_and_lists() -> None:
+    document = check(STEPS, Kind.JOB, "jobs.a.inputs.n=5", "jobs.a.resources.instance_count=2", "tags.run=7")
+    assert document.values["jobs"]["a"]["inputs"] == {"n": "5"}
+    assert document.values["jobs"]["a"]["resources"] == {"instance_count": 2}
+    space = check(
+        SWEEP, Kind.JOB, 'search_space.b={"type": "choice", "values": [1, 2]}', "search_space.b.values[1]=3", "search_space.b.values[2]=4"
+    )
+    assert space.values["search_space"]["b"]["values"] == [1, 3, 4]
 
 
 def test_a_document_of_another_kind_names_its_command() -> None:

@@ -22,9 +22,9 @@ from azure.ai.ml._schema._deployment.online.online_deployment import KubernetesO
 from azure.ai.ml._schema._endpoint.batch.batch_endpoint import BatchEndpointSchema  # noqa: E402
 from azure.ai.ml._schema._endpoint.online.online_endpoint import KubernetesOnlineEndpointSchema  # noqa: E402
 from azure.ai.ml._schema._sweep.sweep_job import SweepJobSchema  # noqa: E402
+from azure.ai.ml._schema.assets.data import DataSchema  # noqa: E402
 from azure.ai.ml._schema.assets.environment import EnvironmentSchema  # noqa: E402
 from azure.ai.ml._schema.assets.model import ModelSchema  # noqa: E402
-from azure.ai.ml._schema._data.data import DataSchema  # noqa: E402
 from azure.ai.ml._schema.component.command_component import CommandComponentSchema  # noqa: E402
 from azure.ai.ml._schema.component.parallel_component import ParallelComponentSchema  # noqa: E402
 from azure.ai.ml._schema.compute.kubernetes_compute import KubernetesComputeSchema  # noqa: E402
@@ -76,20 +76,40 @@ def body(kind: str, path: str) -> Any:
             made = entity._to_rest_batch_endpoint("local")
         case "online-deployment" | "batch-deployment":
             made = entity._to_rest_object("local")
+        case "job" if hasattr(entity, "_to_job"):
+            # As the SDK does when it submits a command.
+            made = entity._to_job()._to_rest_object()
         case _:
             made = entity._to_rest_object()
-    return made.serialize() if hasattr(made, "serialize") else made.as_dict()
+    return wire(made)
+
+
+def wire(made: Any) -> Any:
+    """A REST model of any of the SDK's generations as what goes over the wire."""
+    if hasattr(made, "serialize"):
+        return made.serialize()
+    return made.as_dict() if hasattr(made, "as_dict") else made
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     if asked.get("fields"):
-        return {kind: sorted({field.data_key or name for each in schemas for name, field in each._declared_fields.items()}) for kind, schemas in SCHEMAS.items()}
+        return {
+            kind: sorted({field.data_key or name for each in schemas for name, field in each._declared_fields.items()})
+            for kind, schemas in SCHEMAS.items()
+        }
     try:
         return {"body": body(asked["kind"], asked["path"])}
     except Exception as error:  # noqa: BLE001  whatever it raises is its refusal
         return {"refusal": f"{type(error).__name__}: {error}"[:2000]}
 
 
+def plain(value: Any) -> Any:
+    """What JSON has no form for: assets that would be registered before the body is sent, as their own bodies."""
+    if hasattr(value, "_to_rest_object"):
+        return {"asset": wire(value._to_rest_object())}
+    return str(value)
+
+
 for line in sys.stdin:
-    ANSWERS.write(json.dumps(answer(json.loads(line)), default=lambda value: {"entity": type(value).__name__}) + "\n")
+    ANSWERS.write(json.dumps(answer(json.loads(line)), default=plain) + "\n")
     ANSWERS.flush()

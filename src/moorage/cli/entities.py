@@ -20,7 +20,7 @@ _MODES = {
     "EvalDownload": "eval_download",
 }
 _AUTH = {"key": "key", "amltoken": "aml_token", "aadtoken": "aad_token"}
-_VERSIONED = re.compile(r"/(?:codes|environments|models|data)/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$")
+_VERSIONED = re.compile(r"/(?:codes|environments|models|data|components)/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$")
 _PLAIN = re.compile(r"/computes/(?P<name>[^/]+)$")
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "model": ("moorage.cli.model:models", "Register and fetch models."),
     "environment": ("moorage.cli.environment:environments", "Register what code runs in."),
     "data": ("moorage.cli.data:datas", "Register data."),
+    "component": ("moorage.cli.component:components", "Register steps that pipelines are made of."),
     "online-endpoint": ("moorage.cli.online_endpoint:endpoints", "Serve: endpoints, their keys and traffic."),
     "online-deployment": ("moorage.cli.online_deployment:deployments", "Serve: models behind an endpoint."),
     "workspace": ("moorage.cli.workspace:workspaces", "Show workspaces."),

@@ -187,7 +187,9 @@ class Assets:
     def _named(self, use: Use, reference: Reference) -> str:
         known = asset_id(self.client.workspace, use.role, reference)
         if known is not None:
-            if isinstance(reference, Named) and self.client.find(self._quoted(known)) is None:
+            own = known.startswith("/") and isinstance(reference, Named)
+            if own and self.client.find(self._quoted(known)) is None:
+                assert isinstance(reference, Named)
                 raise self.refusal(use, f"there is no {_noun(use.role)} '{reference.name}' of version {reference.version}.")
             return known
         assert isinstance(reference, Named)

@@ -13,6 +13,7 @@ from moorage.specs.manifest import Manifest
 from moorage.wire.documents.references import ASSET_NAME, Local, parse_reference
 from moorage.wire.documents.shapes import Either, MapOf, Number, Plain, Record, Shape, Text, choices, reference_problem
 from moorage.wire.documents.source import Finding, refuse
+from moorage.wire.documents.support import FIELDS
 from moorage.wire.documents.uses import Resolved, Role, Use, environment_uses
 
 NAME = Text(
@@ -55,6 +56,7 @@ ENVIRONMENT = Record(
     },
     ignored=(*READ_ONLY, "type"),
     remedies={
+        **FIELDS["environment"],
         "channels": _CONDA_REMEDY,
         "dependencies": _CONDA_REMEDY,
         "pip_requirements": "unknown field. List pip packages in the conda file: dependencies: [python=3.11, pip, {pip: [...]}].",
@@ -74,11 +76,13 @@ MODEL = Record(
     },
     required=("path",),
     ignored=(*READ_ONLY, "job_name"),
+    remedies=FIELDS["model"],
 )
 DATA = Record(
     {**_COMMON, "path": REFERENCE, "type": Text(choices("uri_file", "uri_folder", "mltable")), "datastore": Text()},
     required=("path",),
     ignored=(*READ_ONLY, "skip_validation"),
+    remedies=FIELDS["data"],
 )
 
 

@@ -8,6 +8,7 @@ from moorage.specs.manifest import Manifest
 from moorage.wire.documents.assets import NAME, READ_ONLY, TAGS
 from moorage.wire.documents.endpoint import IDENTITY, identity_body
 from moorage.wire.documents.shapes import Record, Text, choices
+from moorage.wire.documents.support import FIELDS
 
 
 def _cluster_problem(text: str) -> str | None:
@@ -36,6 +37,7 @@ COMPUTE = Record(
     },
     required=("resource_id",),
     ignored=(*READ_ONLY, "location", "properties", "provisioning_state", "created_on"),
+    remedies=FIELDS["compute"],
 )
 
 

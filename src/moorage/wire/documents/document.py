@@ -11,9 +11,11 @@ from pathlib import Path
 from moorage.errors import Invalid
 from moorage.ids import Workspace
 from moorage.specs.manifest import Manifest
-from moorage.wire.documents import assets, compute, endpoint, job, settings
-from moorage.wire.documents.shapes import Reading, Record
+from moorage.wire.documents import assets, batch, component, compute, datastore, endpoint, job, pipeline, schedule, settings, sweep
+from moorage.wire.documents import workspace as workspaces
+from moorage.wire.documents.shapes import Chosen, Reading, Record, Shape, nearest
 from moorage.wire.documents.source import Finding, Node, read, refuse
+from moorage.wire.documents.support import unsupported_kind
 from moorage.wire.documents.uses import Resolved, Role, Use
 
 
@@ -21,38 +23,60 @@ class Kind(StrEnum):
     """The documents of CLI v2 that this project reads; the value is the noun of its command."""
 
     JOB = "job"
+    COMPONENT = "component"
     ENVIRONMENT = "environment"
     MODEL = "model"
     DATA = "data"
+    DATASTORE = "datastore"
     ENDPOINT = "online-endpoint"
     DEPLOYMENT = "online-deployment"
+    BATCH_ENDPOINT = "batch-endpoint"
+    BATCH_DEPLOYMENT = "batch-deployment"
+    SCHEDULE = "schedule"
     COMPUTE = "compute"
+    WORKSPACE = "workspace"
 
 
-_SHAPES: Mapping[Kind, Record] = {
-    Kind.JOB: job.COMMAND_JOB,
+_JOBS: Mapping[str, Record] = {"command": job.COMMAND_JOB, "sweep": sweep.SWEEP_JOB, "pipeline": pipeline.PIPELINE_JOB}
+_SHAPES: Mapping[Kind, Shape] = {
+    Kind.COMPONENT: pipeline.COMPONENT,
     Kind.ENVIRONMENT: assets.ENVIRONMENT,
     Kind.MODEL: assets.MODEL,
     Kind.DATA: assets.DATA,
+    Kind.DATASTORE: datastore.DATASTORE,
     Kind.ENDPOINT: endpoint.ENDPOINT,
     Kind.DEPLOYMENT: endpoint.DEPLOYMENT,
+    Kind.BATCH_ENDPOINT: batch.ENDPOINT,
+    Kind.BATCH_DEPLOYMENT: batch.DEPLOYMENT,
+    Kind.SCHEDULE: schedule.SCHEDULE,
     Kind.COMPUTE: compute.COMPUTE,
+    Kind.WORKSPACE: workspaces.WORKSPACE,
 }
-# `$schema` ends in one of these; used only to say that a document was given to the wrong command.
+# `$schema` ends in one of these; it says what a document without a type is, and that it was given to the wrong command.
 _SCHEMAS = {
-    "commandJob": "job",
-    "pipelineJob": "job",
-    "sweepJob": "job",
-    "environment": "environment",
-    "model": "model",
-    "data": "data",
-    "kubernetesOnlineEndpoint": "online-endpoint",
-    "managedOnlineEndpoint": "online-endpoint",
-    "kubernetesOnlineDeployment": "online-deployment",
-    "managedOnlineDeployment": "online-deployment",
-    "kubernetesCompute": "compute",
+    "commandJob": Kind.JOB,
+    "pipelineJob": Kind.JOB,
+    "sweepJob": Kind.JOB,
+    "commandComponent": Kind.COMPONENT,
+    "parallelComponent": Kind.COMPONENT,
+    "pipelineComponent": Kind.COMPONENT,
+    "environment": Kind.ENVIRONMENT,
+    "model": Kind.MODEL,
+    "data": Kind.DATA,
+    "azureBlob": Kind.DATASTORE,
+    "azureDataLakeGen2": Kind.DATASTORE,
+    "kubernetesOnlineEndpoint": Kind.ENDPOINT,
+    "managedOnlineEndpoint": Kind.ENDPOINT,
+    "kubernetesOnlineDeployment": Kind.DEPLOYMENT,
+    "managedOnlineDeployment": Kind.DEPLOYMENT,
+    "batchEndpoint": Kind.BATCH_ENDPOINT,
+    "batchDeployment": Kind.BATCH_DEPLOYMENT,
+    "modelBatchDeployment": Kind.BATCH_DEPLOYMENT,
+    "schedule": Kind.SCHEDULE,
+    "kubernetesCompute": Kind.COMPUTE,
+    "workspace": Kind.WORKSPACE,
 }
-_OTHER_JOBS = ("pipeline", "sweep", "automl", "spark", "parallel", "import", "data_transfer", "finetuning", "distillation", "component")
+SCHEMAS: Mapping[str, Kind] = _SCHEMAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,60 +124,102 @@ def load(
             root.value[option] = Node(value, str(value), f"--{option.replace('_', '-')}", quoted=True)
     _refuse_other_kinds(kind, root)
     reading = Reading()
-    values = _SHAPES[kind].read(root, (), reading)
+    values = _shape(kind, root).read(root, (), reading)
     if reading.findings or values is None:
         raise refuse(reading.findings)
     return Document(kind, values, name, folder, reading.where)
 
 
 def fields(kind: Kind) -> frozenset[str]:
-    """The top-level fields that a document of this kind may have."""
-    return frozenset(_SHAPES[kind].fields)
+    """The top-level fields that a document of this kind may have; of a job, those that every type has or may be changed by an option."""
+    shape = _SHAPES.get(kind, job.COMMAND_JOB)
+    return frozenset(shape.fields if isinstance(shape, Record) else ())
+
+
+def known(kind: Kind) -> frozenset[str]:
+    """Every top-level field that some document of this kind may have, those included that are accepted and left to the service."""
+    shapes: Sequence[Shape] = list(_JOBS.values()) if kind is Kind.JOB else [_SHAPES[kind]]
+    records = [record for shape in shapes for record in (shape.records.values() if isinstance(shape, Chosen) else [shape])]
+    return frozenset(field for record in records if isinstance(record, Record) for field in (*record.fields, *record.ignored))
+
+
+def job_type(root: Node) -> str:
+    """`command`, `sweep` or `pipeline`, as the document says, or as its schema or its fields tell."""
+    given = root.value if isinstance(root.value, dict) else {}
+    if "type" in given:
+        return given["type"].text.strip().lower()
+    schema = re.match(r"(command|sweep|pipeline)Job$", _schema(given))
+    if schema:
+        return schema[1]
+    return "pipeline" if "jobs" in given else "sweep" if "trial" in given else "command"
+
+
+def _shape(kind: Kind, root: Node) -> Shape:
+    if kind is Kind.JOB:
+        return _JOBS.get(job_type(root), job.COMMAND_JOB)
+    if kind is Kind.COMPONENT and isinstance(root.value, dict) and "type" not in root.value:
+        # The original reads the type off the schema.
+        found = re.match(r"(parallel|pipeline)Component$", _schema(root.value))
+        if found or "jobs" in root.value:
+            root.value["type"] = Node(found[1] if found else "pipeline", found[1] if found else "pipeline", root.where, quoted=True)
+    return _SHAPES[kind]
+
+
+def _schema(given: Mapping[str, Node]) -> str:
+    found = re.search(r"([A-Za-z0-9]+)\.schema\.json$", given["$schema"].text) if "$schema" in given else None
+    return found[1] if found else ""
 
 
 def _refuse_other_kinds(kind: Kind, root: Node) -> None:
-    fields = root.value if isinstance(root.value, dict) else {}
-    given = fields.get("type")
-    if kind is Kind.JOB and given is not None and given.text.lower() in _OTHER_JOBS:
-        problem = f"jobs of type '{given.text}' are not supported yet; only 'command' is."
-        raise refuse([Finding(given.where, "type", problem)])
-    schema = fields.get("$schema")
-    found = re.search(r"([A-Za-z]+)\.schema\.json$", schema.text) if schema else None
-    noun = _SCHEMAS.get(found[1]) if found else None
-    if schema and found and noun and noun != kind.value:
-        problem = f"this is a document of the kind {found[1]}, not of a {kind.value}; did you mean `moorage {noun} create`?"
-        raise refuse([Finding(schema.where, "$schema", problem)])
-    if schema and found and found[1] in ("pipelineJob", "sweepJob"):
-        raise refuse([Finding(schema.where, "$schema", f"{found[1]} documents are not supported yet; only commandJob is.")])
-    if kind is Kind.JOB and ("jobs" in fields or "trial" in fields):
-        what = "pipeline" if "jobs" in fields else "sweep"
-        raise refuse([Finding(root.where, "", f"this looks like a {what} job, which is not supported yet; only command jobs are.")])
-    if (
-        kind in (Kind.ENDPOINT, Kind.DEPLOYMENT)
-        and found
-        and found[1].startswith("managed")
-        and "compute" not in fields
-        and kind is Kind.ENDPOINT
-    ):
+    given = root.value if isinstance(root.value, dict) else {}
+    typed, schema = given.get("type"), given.get("$schema")
+    if typed is not None and (reason := unsupported_kind(kind.value, typed.text)):
+        raise refuse([Finding(typed.where, "type", f"'{typed.text}': {reason}")])
+    named = _schema(given)
+    if schema is not None and named:
+        noun = _SCHEMAS.get(named)
+        if noun is not None and noun is not kind:
+            problem = f"this is a document of the kind {named}, not of a {kind.value}; did you mean `moorage {noun.value} create`?"
+            raise refuse([Finding(schema.where, "$schema", problem)])
+        if reason := unsupported_kind(kind.value, named):
+            raise refuse([Finding(schema.where, "$schema", f"'{named}': {reason}")])
+    if kind is Kind.JOB and job_type(root) not in _JOBS:
+        at = typed or root
+        raise refuse([Finding(at.where, "type", f"'{at.text}' is not one of {', '.join(_JOBS)}.{nearest(at.text, _JOBS)}")])
+    if kind is Kind.ENDPOINT and named.startswith("managed") and "compute" not in given:
         problem = "managed endpoints run in the original's own cloud; add `compute: azureml:NAME` to serve on a cluster."
         raise refuse([Finding(schema.where if schema else "", "compute", problem)])
 
 
 def uses(document: Document) -> list[Use]:
     """What has to be found or uploaded before the document has a body; an inline asset's own files come before it."""
+    values = document.values
     match document.kind:
         case Kind.JOB:
-            return job.needs(document.values)
-        case Kind.DEPLOYMENT:
-            return endpoint.deployment_needs(document.values)
+            return _JOB_NEEDS[_type_of(values)](values)
+        case Kind.COMPONENT:
+            return pipeline.component_needs(values)
+        case Kind.DEPLOYMENT | Kind.BATCH_DEPLOYMENT:
+            return endpoint.deployment_needs(values)
         case Kind.ENVIRONMENT:
-            return assets.environment_needs(document.values)
+            return assets.environment_needs(values)
         case Kind.MODEL:
-            return assets.path_needs(Role.MODEL, document.values)
+            return assets.path_needs(Role.MODEL, values)
         case Kind.DATA:
-            return assets.path_needs(Role.DATA, document.values)
-        case Kind.ENDPOINT | Kind.COMPUTE:
+            return assets.path_needs(Role.DATA, values)
+        case Kind.SCHEDULE:
+            return schedule.needs(values)
+        case Kind.ENDPOINT | Kind.BATCH_ENDPOINT | Kind.COMPUTE | Kind.WORKSPACE | Kind.DATASTORE:
             return []
+
+
+_JOB_NEEDS = {"command": job.needs, "sweep": sweep.needs, "pipeline": pipeline.needs}
+_JOB_BODIES = {"command": job.body, "sweep": sweep.body, "pipeline": pipeline.body}
+
+
+def _type_of(values: Manifest) -> str:
+    """A checked job's type; its fields tell where it says none."""
+    return str(values.get("type") or ("sweep" if "trial" in values else "command" if "command" in values else "pipeline"))
 
 
 def body(document: Document, workspace: Workspace, resolved: Resolved) -> Manifest:
@@ -161,16 +227,37 @@ def body(document: Document, workspace: Workspace, resolved: Resolved) -> Manife
     values = document.values
     match document.kind:
         case Kind.JOB:
-            return job.body(values, workspace, resolved)
+            return _JOB_BODIES[_type_of(values)](values, workspace, resolved)
+        case Kind.COMPONENT:
+            return component.component_body(values, pipeline.component_spec(values, workspace, resolved))
         case Kind.DEPLOYMENT:
             return endpoint.deployment_body(values, resolved)
+        case Kind.BATCH_DEPLOYMENT:
+            return batch.deployment_body(values, workspace, resolved)
+        case _:
+            return _simple_body(document, workspace, resolved)
+
+
+def _simple_body(document: Document, workspace: Workspace, resolved: Resolved) -> Manifest:
+    values = document.values
+    match document.kind:
         case Kind.ENDPOINT:
             return endpoint.endpoint_body(values, workspace)
+        case Kind.BATCH_ENDPOINT:
+            return batch.endpoint_body(values)
+        case Kind.SCHEDULE:
+            return schedule.body(values, workspace, resolved)
         case Kind.ENVIRONMENT:
             return assets.environment_body(values, resolved)
         case Kind.MODEL:
             return assets.model_body(values, resolved.get("path", values["path"]))
         case Kind.DATA:
             return assets.data_body(values, resolved.get("path", values["path"]))
+        case Kind.DATASTORE:
+            return datastore.datastore_body(values)
         case Kind.COMPUTE:
             return compute.compute_body(values)
+        case Kind.WORKSPACE:
+            return workspaces.workspace_body(values)
+        case _:
+            raise ValueError(f"{document.kind} has a body of its own kind")

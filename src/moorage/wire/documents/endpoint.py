@@ -13,12 +13,12 @@ from moorage.specs.manifest import Manifest
 from moorage.wire.documents.assets import ENVIRONMENT, MODEL, READ_ONLY, REFERENCE, TAGS
 from moorage.wire.documents.references import Local, Named, parse_reference
 from moorage.wire.documents.shapes import Chosen, Either, Flag, ListOf, MapOf, Number, Plain, Record, Text, choices, compute_problem
+from moorage.wire.documents.support import FIELDS
 from moorage.wire.documents.uses import Resolved, Role, Use, asset_use, compute_id
 
 _ENDPOINT_NAME = re.compile(r"^[A-Za-z](?:[A-Za-z0-9-]{1,30})[A-Za-z0-9]$")
 _QUANTITY = re.compile(r"^\d+(?:\.\d+)?(?:m|[kKMGTPE]i?)?$")
 _AUTH = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
-_CLOUD_ONLY = "is a field of managed endpoints, which run in the original's own cloud; leave it out."
 _SECONDS = Number(0, whole=False)
 
 ENDPOINT_NAME = Text(
@@ -78,7 +78,7 @@ ENDPOINT = Record(
     },
     required=("compute",),
     ignored=(*READ_ONLY, "scoring_uri", "openapi_uri", "kind", "location", "type"),
-    remedies={"public_network_access": _CLOUD_ONLY},
+    remedies=FIELDS["online-endpoint"],
     rule=_traffic_rule,
 )
 
@@ -183,7 +183,7 @@ DEPLOYMENT = Record(
     },
     required=("name", "endpoint_name"),
     ignored=READ_ONLY,
-    remedies={"egress_public_network_access": _CLOUD_ONLY, "private_network_connection": _CLOUD_ONLY, "sku": _CLOUD_ONLY},
+    remedies=FIELDS["online-deployment"],
     rule=_deployment_rule,
 )
 

@@ -26,6 +26,8 @@ class Role(StrEnum):
     ENVIRONMENT = "environments"
     MODEL = "models"
     DATA = "data"
+    COMPONENT = "components"
+    JOB = "jobs"
 
 
 @dataclass(frozen=True, slots=True)

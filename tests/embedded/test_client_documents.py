@@ -1,0 +1,88 @@
+"""Documents of every kind that names others, from the command line against the real service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.embedded.client_peers import Run, agent, client, moorage, profile, service, token
+
+from moorage.client.assets import Assets
+from moorage.client.connection import Client
+from moorage.wire.documents.document import Kind, load
+
+__all__ = ["agent", "client", "moorage", "profile", "service", "token"]
+
+COMPONENT = """\
+name: train
+inputs: {n: {type: integer, default: 3}}
+outputs: {model: {type: uri_folder}}
+code: ./src
+environment: azureml:AzureML-sklearn-1.5@latest
+command: python train.py --n ${{inputs.n}} --out ${{outputs.model}}
+"""
+PIPELINE = """\
+type: pipeline
+settings: {default_compute: azureml:local}
+jobs:
+  file: {component: ./steps/train.yml, inputs: {n: 4}}
+  named: {component: azureml:train@latest}
+  inline:
+    command: echo ${{inputs.data}}
+    environment: {image: "python:3.11"}
+    inputs: {data: "${{parent.jobs.file.outputs.model}}"}
+"""
+
+
+def write(folder: Path) -> Path:
+    (folder / "steps" / "src").mkdir(parents=True)
+    (folder / "steps" / "src" / "train.py").write_text("print()\n")
+    (folder / "steps" / "train.yml").write_text(COMPONENT)
+    (folder / "pipeline.yml").write_text(PIPELINE)
+    return folder / "pipeline.yml"
+
+
+def test_a_pipeline_s_components_are_registered_once_from_their_own_folders(client: Client, moorage: Run, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    code, out, err = moorage("component", "create", "-f", str(tmp_path / "steps" / "train.yml"))
+    assert code == 0, err
+    made = json.loads(out)
+    assert (made["name"], made["version"]) == ("train", "1")
+    assert made["component_spec"]["environment"] == "azureml:AzureML-sklearn-1.5@latest", "the reference is kept as it was written"
+    assert json.loads(moorage("component", "create", "-f", str(tmp_path / "steps" / "train.yml"))[1])["version"] == "1"
+    first = Assets(client, load(Kind.JOB, path.read_text(), name=str(path), folder=tmp_path)).body()
+    again = Assets(client, load(Kind.JOB, path.read_text(), name=str(path), folder=tmp_path)).body()
+    assert first == again, "the same content is the same component"
+    jobs = first["properties"]["jobs"]
+    assert jobs["named"]["componentId"] == client.workspace.child("components", "train", "versions", "1")
+    step = client.get(jobs["file"]["componentId"])
+    assert step["properties"]["isAnonymous"] is True
+    assert step["properties"]["componentSpec"]["code"].startswith(f"azureml:{client.workspace.id}/codes/")
+    inline = client.get(jobs["inline"]["componentId"])["properties"]["componentSpec"]
+    assert inline["inputs"] == {"data": {"type": "uri_folder"}}
+    assert jobs["inline"]["inputs"]["data"] == {"job_input_type": "literal", "value": "${{parent.jobs.file.outputs.model}}"}
+
+
+def test_a_wrong_reference_in_a_step_is_refused_with_its_line(moorage: Run, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(PIPELINE.replace("./steps/train.yml", "./steps/missing.yml"))
+    code, _, err = moorage("job", "create", "-f", str(path))
+    assert code == 2
+    assert f"{path}:4: jobs.file.component: the document './steps/missing.yml' cannot be read" in err
+    path.write_text(PIPELINE.replace("train@latest", "other@latest"))
+    assert "jobs.named.component: there is no component named 'other'" in moorage("job", "create", "-f", str(path))[2]
+
+
+def test_ready_made_environments_are_listed_shown_and_added(moorage: Run, tmp_path: Path) -> None:
+    code, out, err = moorage("environment", "list", "--registry-name", "azureml")
+    assert code == 0, err
+    assert "sklearn-1.5" in {each["name"] for each in json.loads(out)}
+    shown = json.loads(moorage("environment", "show", "-n", "sklearn-1.5", "-l", "latest", "--registry-name", "azureml")[1])
+    assert (shown["name"], shown["version"], shown["image"]) == ("sklearn-1.5", "1", "python:3.10-slim")
+    (tmp_path / "ours.yml").write_text("name: ours-1\nimage: ours:1\n")
+    code, out, err = moorage("environment", "create", "-f", str(tmp_path / "ours.yml"), "--registry-name", "azureml")
+    assert code == 0, err
+    assert json.loads(out)["id"] == "azureml://registries/azureml/environments/ours-1/versions/1"
+    code, _, err = moorage("environment", "show", "-n", "sklearn-77", "-v", "1", "--registry-name", "azureml")
+    assert code == 3, err
+    assert "nearest first: sklearn-" in err
