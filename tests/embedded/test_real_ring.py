@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from tests.real.control_plane import volcano
+from tests.real.control_plane.binaries import NoBinaries
 from tests.real.control_plane.plane import MARK
 from tests.real.guard import objection
 
@@ -52,3 +55,17 @@ def test_where_nothing_can_be_built_the_ring_says_why_and_ends_as_skipped(tmp_pa
     # Without Go it says how to get some, with Go that its modules are out of reach.
     assert "third ring on Kubernetes " in done.stdout and "SKIPPED, not run: " in done.stdout
     assert "apt-get install golang-go" in done.stdout or "cannot be had here" in done.stdout
+
+
+def test_a_folder_without_all_of_volcano_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "vc-scheduler").write_text("#!/bin/sh\necho 'Version: v1.2.3'\n")
+    (tmp_path / "vc-scheduler").chmod(0o755)
+    with pytest.raises(NoBinaries, match=r"has no vc-controller-manager, crd/\*\.yaml\."):
+        volcano.find(tmp_path)
+    (tmp_path / "vc-controller-manager").symlink_to("vc-scheduler")
+    (tmp_path / "crd").mkdir()
+    (tmp_path / "crd" / "queues.yaml").write_text("kind: CustomResourceDefinition\nmetadata: {name: queues}\n---\nkind: Other\n")
+    found = volcano.find(tmp_path)
+    assert found.version == "v1.2.3"
+    applied = [manifest["metadata"]["name"] for _, manifest in volcano.manifests(found)]
+    assert applied[0] == "queues" and len(applied) == 5, applied
