@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from moorage.clock import rfc3339
 from moorage.embedded.control import nodes
 from moorage.embedded.control.loop import Loop
-from moorage.embedded.control.objects import created_at, time_of, until
+from moorage.embedded.control.objects import created_at, is_true, time_of, until
 from moorage.embedded.control.pods import is_finished
+from moorage.embedded.control.scheduling.affinity import taints_of
 from moorage.embedded.control.steps import NOTHING, Decision, Delete, Patch, Step
 from moorage.embedded.control.world import World
 from moorage.kube.cluster import PatchType
@@ -23,8 +25,9 @@ _EVENT_LIFE = timedelta(hours=1)
 # Events are swept together, so that a thousand of them cost one turn and not a thousand timers.
 _SWEEP = timedelta(minutes=1)
 _EVERY_EVENT: Key = ("", "events")
-# How long a pod may be bound to a node that does not exist, before it is given up (Kubernetes quarantines for 40 s).
-_QUARANTINE = timedelta(seconds=40)
+_FINISHED = "finished"
+_EVERY_FINISHED: Key = ("", "finished pods")
+_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
 def node_lifecycle(world: World, *, grace: timedelta) -> Loop:
@@ -87,24 +90,33 @@ def _beat(node: Manifest) -> Sequence[object]:
     return [(one.get("type"), one.get("lastHeartbeatTime")) for one in conditions]
 
 
-def pod_collector(world: World) -> Loop:
-    """Ends pods that no node agent will ever end: bound to a node that is gone, or deleted before they were bound."""
+def pod_collector(world: World, *, quarantine: timedelta, finished: int) -> Loop:
+    """Ends pods that no node agent will ever end: bound to a node that is gone or out of service, deleted before they were bound, or long finished.
+
+    Args:
+        quarantine: how long a pod may be bound to a node that does not exist, before it is given up.
+        finished: as many finished pods stay; the oldest of more than that go.
+    """
     found_nodes, pods = world.informer(NODE), world.informer(POD)
     pods.add_index(_NODE, lambda pod: ((pod.get("spec") or {}).get("nodeName"),))
+    pods.add_index(_FINISHED, lambda pod: (True,) if is_finished(pod) else ())
     missing: dict[str, float] = {}
 
     def decide(key: Key) -> Decision:
+        if key == _EVERY_FINISHED:
+            over = sorted(pods.find(_FINISHED, True), key=_oldest_first)
+            return Decision(apart=[[Delete(POD, pod, grace=timedelta(0))] for pod in over[: max(0, len(over) - finished)]])
         pod = pods.get(key[1], key[0])
         if pod is None:
             return NOTHING
         node = (pod.get("spec") or {}).get("nodeName")
         if not node:
             return Decision([Delete(POD, pod, grace=timedelta(0))] if is_deleting(pod) else [])
-        if found_nodes.get(node) is not None:
+        if (found := found_nodes.get(node)) is not None:
             missing.pop(node, None)
-            return NOTHING
+            return Decision(_forced(pod) if is_deleting(pod) and _is_out_of_service(found) else [])
         clock = asyncio.get_running_loop().time()
-        rest = _QUARANTINE - timedelta(seconds=clock - missing.setdefault(node, clock))
+        rest = quarantine - timedelta(seconds=clock - missing.setdefault(node, clock))
         return Decision(requeue_after=rest) if rest > timedelta(0) else Decision(_given_up(pod, world.clock()))
 
     loop = Loop(world, "pod-garbage-collector", decide, workers=2)
@@ -113,17 +125,40 @@ def pod_collector(world: World) -> Loop:
         if new is None:
             return
         node = (new.get("spec") or {}).get("nodeName")
-        if (not node and is_deleting(new)) or (node and found_nodes.get(node) is None):
+        if (not node and is_deleting(new)) or (node and _is_lost(found_nodes.get(node))):
             loop.queue.add((namespace_of(new), name_of(new)))
+        if is_finished(new) and (old is None or not is_finished(old)) and len(pods.find(_FINISHED, True)) > finished:
+            loop.queue.add(_EVERY_FINISHED)
 
     def node_changed(old: Manifest | None, new: Manifest | None) -> None:
-        if old is not None and new is None:
-            for pod in pods.find(_NODE, name_of(old)):
+        one = new or old
+        if one is not None and _is_lost(new):
+            for pod in pods.find(_NODE, name_of(one)):
                 loop.queue.add((namespace_of(pod), name_of(pod)))
 
     pods.subscribe(pod_changed)
     found_nodes.subscribe(node_changed)
     return loop
+
+
+def _is_lost(node: Manifest | None) -> bool:
+    return node is None or _is_out_of_service(node)
+
+
+def _is_out_of_service(node: Manifest) -> bool:
+    """Somebody has said that the node is down for certain, so that nothing on it can still run."""
+    return not is_true(node, "Ready") and any(one.get("key") == _OUT_OF_SERVICE for one in taints_of(node))
+
+
+def _oldest_first(pod: Manifest) -> tuple[bool, str, str]:
+    evicted = (pod.get("status") or {}).get("reason") == "Evicted"
+    return not evicted, pod["metadata"].get("creationTimestamp") or "", name_of(pod)
+
+
+def _forced(pod: Manifest) -> list[Step]:
+    """Failed, and gone without grace."""
+    failed = Patch(POD, pod, {"status": {"phase": "Failed"}}, "status", PatchType.STRATEGIC)
+    return [*([] if is_finished(pod) else [failed]), Delete(POD, pod, grace=timedelta(0))]
 
 
 def _given_up(pod: Manifest, now: datetime) -> list[Step]:
@@ -135,6 +170,7 @@ def _given_up(pod: Manifest, now: datetime) -> list[Step]:
             "status": "True",
             "reason": "DeletionByPodGC",
             "message": "PodGC: node no longer exists",
+            "lastTransitionTime": rfc3339(now),
         }
         steps.append(Patch(POD, pod, {"status": {"phase": "Failed", "conditions": [why]}}, "status", PatchType.STRATEGIC))
     return [*steps, Delete(POD, pod, grace=timedelta(0))]

@@ -26,7 +26,7 @@ _PRESSURES = {
     "PIDPressure": "node.kubernetes.io/pid-pressure",
 }
 _OURS = frozenset({NOT_READY, UNREACHABLE, _CORDONED, *_PRESSURES.values()})
-_SILENT = "NodeStatusUnknown"
+_SILENT, _NEVER = "NodeStatusUnknown", "NodeStatusNeverUpdated"
 # What Kubernetes' admission gives a pod that says nothing about a lost node (DefaultTolerationSeconds).
 _DEFAULT_TOLERATION = timedelta(seconds=300)
 
@@ -53,10 +53,11 @@ def decide(node: Manifest, pods: Sequence[Manifest], heartbeat: Heartbeat, now: 
     status = node.get("status") or {}
     if heartbeat.lost and _state(status) != "Unknown":
         # Pods first: nobody on a lost node can say that they still answer, and once the node is Unknown this is not looked at again.
-        steps += [step for pod in pods if (step := _unready(pod, now)) is not None]
+        for pod in pods:
+            steps += _unready(pod, now)
         status = {**status, "conditions": _unknown(status, now)}
         steps += [*set_status(NODE, node, status), _announce(node, "NodeNotReady")]
-    elif heartbeat.renewed and not heartbeat.lost and (condition(status, "Ready") or {}).get("reason") == _SILENT:
+    elif heartbeat.renewed and not heartbeat.lost and (condition(status, "Ready") or {}).get("reason") in (_SILENT, _NEVER):
         # The agent lives after all: its machine slept, or its process was stopped. It tells its conditions only when it starts.
         status = {**status, "conditions": _revived(status, now)}
         steps += [*set_status(NODE, node, status), _announce(node, "NodeReady")]
@@ -70,7 +71,7 @@ def decide(node: Manifest, pods: Sequence[Manifest], heartbeat: Heartbeat, now: 
 
 def is_lost(node: Manifest) -> bool:
     """Whether this controller has declared the node lost."""
-    return (condition(node, "Ready") or {}).get("reason") == _SILENT
+    return (condition(node, "Ready") or {}).get("reason") in (_SILENT, _NEVER)
 
 
 def _announce(node: Manifest, reason: str) -> Record:
@@ -84,24 +85,23 @@ def _state(status: Mapping[str, Any]) -> str:
 
 
 def _unknown(status: Mapping[str, Any], now: datetime) -> list[Manifest]:
-    conditions = []
-    for one in status.get("conditions") or [{"type": "Ready"}]:
-        if one["type"] in ("Ready", *_PRESSURES):
-            one = {
-                **one,
-                "status": "Unknown",
-                "lastTransitionTime": rfc3339(now),
-                "reason": _SILENT,
-                "message": "Kubelet stopped posting node status.",
-            }
-        conditions.append(one)
-    return conditions
+    known = list(status.get("conditions") or ())
+    moment = rfc3339(now)
+    conditions = [
+        one | {"status": "Unknown", "lastTransitionTime": moment, "reason": _SILENT, "message": "Kubelet stopped posting node status."}
+        if one["type"] in ("Ready", *_PRESSURES)
+        else one
+        for one in known
+    ]
+    never = {"status": "Unknown", "lastTransitionTime": moment, "reason": _NEVER, "message": "Kubelet never posted node status."}
+    types = {one["type"] for one in known}
+    return [*conditions, *({"type": type, **never} for type in ("Ready", *_PRESSURES) if type not in types)]
 
 
 def _revived(status: Mapping[str, Any], now: datetime) -> list[Manifest]:
     conditions = []
     for one in status.get("conditions") or ():
-        if one.get("reason") == _SILENT:
+        if one.get("reason") in (_SILENT, _NEVER):
             good = ("True", "KubeletReady") if one["type"] == "Ready" else ("False", f"KubeletHasNo{one['type']}")
             one = {
                 **one,
@@ -131,11 +131,12 @@ def _taints(node: Manifest, status: Mapping[str, Any], now: datetime) -> list[Ma
     return [*kept, *added]
 
 
-def _unready(pod: Manifest, now: datetime) -> Patch | None:
+def _unready(pod: Manifest, now: datetime) -> list[Step]:
     if is_finished(pod) or not is_ready(pod):
-        return None
+        return []
     made = {"type": "Ready", "status": "False", "lastTransitionTime": rfc3339(now)}
-    return Patch(POD, pod, {"status": {"conditions": [made]}}, "status", PatchType.STRATEGIC)
+    written = Patch(POD, pod, {"status": {"conditions": [made]}}, "status", PatchType.STRATEGIC)
+    return [written, Record(pod, "Warning", "NodeNotReady", "Node is not ready", COMPONENT)]
 
 
 def _evictions(pods: Sequence[Manifest], taints: Sequence[Manifest], now: datetime) -> tuple[list[Step], timedelta | None]:
@@ -151,7 +152,11 @@ def _evictions(pods: Sequence[Manifest], taints: Sequence[Manifest], now: dateti
             continue
         if min(ends) <= now:
             words = f"Marking for deletion Pod {namespace_of(pod)}/{name_of(pod)}"
-            steps += [Record(pod, "Normal", "TaintManagerEviction", words, "taint-eviction-controller"), Delete(POD, pod)]
+            told = Record(pod, "Normal", "TaintManagerEviction", words, "taint-eviction-controller")
+            why = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "lastTransitionTime": rfc3339(now)}
+            why["message"] = "Taint manager: deleting due to NoExecute taint"
+            marked = Patch(POD, pod, {"status": {"conditions": [why]}}, "status", PatchType.STRATEGIC)
+            steps += [told, marked, Delete(POD, pod)]
         else:
             waits.append(until(min(ends), now))
     return steps, sooner(*waits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,11 +11,27 @@ from moorage.clock import Clock, now
 from moorage.embedded.control import aggregation, garbage, housekeeping, namespaces, scheduler, sets, storage, workloads
 from moorage.embedded.control.world import ControlPlane, World
 
-_NODE_GRACE = timedelta(seconds=40)  # Kubernetes' --node-monitor-grace-period, which is four heartbeats
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """When things are given up, as the flags of Kubernetes' controller manager say by default.
+
+    Args:
+        node: a node silent for longer is lost (`--node-monitor-grace-period`).
+        orphan: how long a pod may be bound to a node that does not exist (the pod garbage collector's quarantine).
+        finished_pods: as many finished pods stay (`--terminated-pod-gc-threshold`).
+    """
+
+    node: timedelta = timedelta(seconds=50)
+    orphan: timedelta = timedelta(seconds=40)
+    finished_pods: int = 12500
+
+
+_PATIENCE = Patience()
 
 
 async def run_controllers(
-    cluster: ControlPlane, *, volumes: Path, root_ca: str | None = None, node_grace: timedelta = _NODE_GRACE, clock: Clock = now
+    cluster: ControlPlane, *, volumes: Path, root_ca: str | None = None, patience: Patience = _PATIENCE, clock: Clock = now
 ) -> None:
     """Run until cancelled; a failing controller is logged and backed off and takes nothing else down.
 
@@ -22,7 +39,7 @@ async def run_controllers(
         cluster: the embedded cluster, in process: its resource versions count up over all kinds, and its watches tell a write at once.
         volumes: the folder below which the local provisioner makes persistent volumes.
         root_ca: the API's authority in PEM, for ConfigMap `kube-root-ca.crt` of every namespace; None makes none.
-        node_grace: a node silent for longer is lost.
+        patience: when silent nodes and stray pods are given up.
         clock: wall-clock UTC.
     """
     world = World(cluster, clock=clock)
@@ -40,8 +57,8 @@ async def run_controllers(
         scheduler.scheduler(world),
         storage.claims(world, root),
         storage.persistent_volumes(world, root),
-        housekeeping.node_lifecycle(world, grace=node_grace),
-        housekeeping.pod_collector(world),
+        housekeeping.node_lifecycle(world, grace=patience.node),
+        housekeeping.pod_collector(world, quarantine=patience.orphan, finished=patience.finished_pods),
         housekeeping.event_sweeper(world),
         namespaces.furnisher(world, root_ca),
         namespaces.terminator(world, everything),

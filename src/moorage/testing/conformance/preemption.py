@@ -23,15 +23,16 @@ async def a_class(cluster: Cluster, namespace: str, value: int, **body: Any) -> 
     return name
 
 
-def asking(puppets: Puppets, namespace: str, name: str, cpu: str, *, priority: str | None = None, **spec: Any) -> Manifest:
-    """A pod for this test's nodes that asks for `cpu`."""
-    chosen = {
-        **({"priorityClassName": priority} if priority else {}),
-        "nodeSelector": puppets.selector,
-        "terminationGracePeriodSeconds": 1,
-        **spec,
-    }
-    return a_pod(name, a_container(requests={"cpu": cpu}), spec=chosen, namespace=namespace, labels={"app": name})
+def asking(
+    puppets: Puppets, namespace: str, name: str, cpu: str, *, priority: str | None = None, notes: Manifest | None = None, **spec: Any
+) -> Manifest:
+    """A pod for this test's nodes that asks for `cpu`, with annotations `notes`."""
+    chosen = {"nodeSelector": puppets.selector, "terminationGracePeriodSeconds": 1, **spec}
+    if priority:
+        chosen["priorityClassName"] = priority
+    pod = a_pod(name, a_container(requests={"cpu": cpu}), spec=chosen, namespace=namespace, labels={"app": name})
+    pod["metadata"]["annotations"] = dict(notes or {})
+    return pod
 
 
 async def until_running(cluster: Cluster, namespace: str, *names: str) -> None:
