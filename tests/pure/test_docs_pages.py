@@ -123,7 +123,7 @@ def test_files_that_pages_name_in_backticks_below_the_root_are_there() -> None:
 
 
 def test_no_file_names_a_package_registrys_host() -> None:
-    ignored = {".venv", ".bootstrap", ".git", "__pycache__"}
+    ignored = {".venv", ".venv-sdk", ".bootstrap", ".git", "__pycache__"}
     named = []
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts

@@ -35,8 +35,8 @@ spec: {resources: {requests: {cpu: 50m, memory: 128Mi}, limits: {cpu: "1", memor
 def flows(module: str) -> list[str]:
     """The flows of a module, in its order, without importing it: only the SDK's environment can."""
     tree = ast.parse((HERE / "flows" / f"{module}.py").read_text())
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and [each.arg for each in node.args.args] == ["place"]]
-    return [f"{module}.{node.name}" for node in found if ast.unparse(node.returns or ast.Constant(None)) == "None"]
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return [f"{module}.{node.name}" for node in functions if ast.unparse(node.args) == "place" and node.returns is not None]
 
 
 @dataclass
@@ -77,7 +77,7 @@ def connected(stack: Stack, way: str, python: Path, folder: Path) -> Iterator[Sd
         "url": printed["url"],
         "scope": {name: printed[name] for name in ("subscription", "resource_group", "workspace")},
     }
-    polling = {"AZUREML_RUN_POLLING_INTERVAL_MIN": "0.5", "AZUREML_RUN_POLLING_INTERVAL_MAX": "1"}
+    polling = {"AZUREML_RUN_POLLING_INTERVAL_MIN": "1", "AZUREML_RUN_POLLING_INTERVAL_MAX": "1"}
     process = subprocess.Popen(
         [python, HERE / "worker.py"],
         stdin=subprocess.PIPE,

@@ -18,7 +18,7 @@ from moorage.specs.manifest import Manifest
     None,
     "login",
     examples=[
-        "moorage login --url https://ml.example.org --token-stdin < token",
+        "moorage login --url https://ml.example.org --token-stdin",
         "moorage login --url https://10.0.0.5:8450 --ca ca.pem --token-file token -w research",
     ],
 )

@@ -33,7 +33,7 @@ _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
     "env",
     examples=[
         'eval "$(moorage sdk env)"',
-        "moorage sdk env --format ps | Out-String | Invoke-Expression",
+        "moorage sdk env --format ps",
         "moorage sdk env --format python > connect.py",
         "moorage sdk env --format json --query variables",
     ],

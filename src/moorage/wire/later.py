@@ -59,9 +59,16 @@ BATCH_INVOKE = Later("batch endpoints (invoke)", "refused", BATCH_ENDPOINT.inste
 SCHEDULE = Later("schedules", "stored, always disabled", "Submit the job from a scheduler of your own (cron, CI).")
 SCHEDULE_RUN = Later("schedules (enable, trigger)", "refused", SCHEDULE.instead)
 
+JOB_SERVICES = Later(
+    "services inside jobs (SSH, JupyterLab, VS Code, TensorBoard)",
+    "stored and answered as sent; none is started, `show_services` says so",
+    "Write to ./outputs, and download it while the job runs.",
+)
+
 # In the order of the page.
 ALL: Mapping[str, Later] = {
     **{f"job type `{kind}`": later for kind, later in {**STORED_JOBS, **REFUSED_JOBS}.items()},
+    "`services` of a job": JOB_SERVICES,
     "batch endpoint": BATCH_ENDPOINT,
     "batch deployment": BATCH_DEPLOYMENT,
     "batch endpoint, invoke": BATCH_INVOKE,

@@ -54,7 +54,7 @@ def deployment(place, colour: str, **changes) -> KubernetesOnlineDeployment:
     return KubernetesOnlineDeployment(**{**given, **changes})
 
 
-def served(place) -> None:
+def served(place):
     """An endpoint with a blue and a green deployment, made once."""
     if "served" in place.shared:
         return

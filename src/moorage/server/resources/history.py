@@ -17,6 +17,7 @@ from moorage.server.resources.references import FACADE
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import DatastorePath, default_output, fill_name, parse_reference
 from moorage.store import Resource, ResourceKey, Transaction
+from moorage.wire import later
 from moorage.wire.runs import run, run_details, run_output_type, run_times
 
 # A stream of a week-long job asks for new links at every poll, so the life of one is what a slow download needs.
@@ -69,8 +70,15 @@ async def _children(call: Call) -> Answer:
 
 
 async def _services(call: Call) -> Answer:
-    await call.services.store.read(lambda tx: tx.resources.get(call.key(TYPE)))
-    return Answer({"instances": {}})
+    job = await call.services.store.read(lambda tx: tx.resources.get(call.key(TYPE)))
+    asked = {name: service for name, service in (job.properties.get("services") or {}).items() if service}
+    return Answer({"instances": {name: _not_started(service) for name, service in asked.items()}})
+
+
+def _not_started(service: Manifest) -> Manifest:
+    refused = {"code": later.CODE, "message": later.JOB_SERVICES.message}
+    kind, port = service.get("jobServiceType"), service.get("port")
+    return {"type": kind, "port": port, "status": "Failed", "error": {"error": refused}, "endpoint": None, "properties": {}}
 
 
 async def _patch(call: Call) -> Answer:
