@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Network
@@ -45,7 +45,7 @@ DEFAULT_QUEUE = "/apis/scheduling.volcano.sh/v1beta1/queues/default"
 # An address range that is nobody's (RFC 2544): EndpointSlices refuse loopback addresses, which pods have on the embedded cluster.
 POD_NETWORK = IPv4Network("198.18.0.0/16")
 ROOT = Path(__file__).parent.parent.parent.parent
-READY_SECONDS = 90
+READY_SECONDS = 180
 NODE_SECONDS = 240  # images are imported first
 GONE_SECONDS = 10
 GRACE_SECONDS = 45  # pods have 30
@@ -130,6 +130,11 @@ class Plane:
             if settings.get("kubelet"):
                 self.machine.raise_bridge(nodes if nodes is not None else settings.get("nodes") or 0)
             self._furnish()
+            first = ("etcd", "kube-apiserver")
+            for name in first:
+                self.start(name)
+            # The controllers end when the API server is not healthy within ten seconds, which a busy machine needs.
+            self._until(lambda: self._answers("/readyz"), READY_SECONDS, "the API server is not ready", "kube-apiserver", needed=first)
             for name in flags(self.layout):
                 self.start(name)
             self._wait_ready()
@@ -201,7 +206,7 @@ class Plane:
         for name in VOLCANO:
             if name in settings["commands"]:
                 self.start(name)
-                self._until(lambda: self._answers(DEFAULT_QUEUE), READY_SECONDS, "Volcano made no queue", name, needed=True)
+                self._until(lambda: self._answers(DEFAULT_QUEUE), READY_SECONDS, "Volcano made no queue", name, needed=(name,))
         return settings
 
     def start(self, name: str) -> None:
@@ -319,11 +324,11 @@ class Plane:
         mark = json.dumps({"metadata": {"labels": {MARK: "true"}}}).encode()
         self._call(self.layout.url + "/api/v1/namespaces/default", "admin", mark, "PATCH")
 
-    def _until(self, holds: Callable[[], bool], seconds: float, what: str, name: str | None = None, *, needed: bool = False) -> None:
-        """Wait; `name` is whose log explains a failure, and with `needed` its end is one. Without a name all of the control plane is needed."""
+    def _until(self, holds: Callable[[], bool], seconds: float, what: str, name: str | None = None, *, needed: Iterable[str] = ()) -> None:
+        """Wait; `name` is whose log explains a failure, and the end of a `needed` one is a failure. Without a name all of the control plane is."""
         deadline = time.monotonic() + seconds
         while not holds():
-            watched = flags(self.layout) if name is None else (name,) if needed else ()
+            watched = flags(self.layout) if name is None else needed
             ended = [each for each in watched if self._process(each) is None]
             if ended:
                 raise Failed(f"{ended[0]} ended. The end of {self._log(ended[0])}:\n{self._tail(ended[0])}")
