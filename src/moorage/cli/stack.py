@@ -40,6 +40,8 @@ class StackSettings:
     api_port: int = 6550
     port: int = 8450
     nodes: int = 2
+    # The file that maps web addresses to local files; empty when there is none.
+    url_map: str = ""
 
     @property
     def api_url(self) -> str:
@@ -51,7 +53,8 @@ class StackSettings:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"MOORAGE_HOST": HOST, "MOORAGE_PORT": str(self.port), "MOORAGE_PUBLIC_URL": self.url}
+        mapped = {"MOORAGE_URL_MAP": self.url_map} if self.url_map else {}
+        return {"MOORAGE_HOST": HOST, "MOORAGE_PORT": str(self.port), "MOORAGE_PUBLIC_URL": self.url, **mapped}
 
 
 def read_settings(home: Home) -> StackSettings:

@@ -41,8 +41,15 @@ _TOKEN_LIFE = timedelta(days=365)
 @click.option("--nodes", type=click.IntRange(1, 20), help="Nodes of the embedded cluster. Default: as before, 2 at first.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the workspace service. Default: as before, 8450 at first.")
 @click.option("--api-port", type=click.IntRange(1, 65535), help="Port of the embedded cluster's API. Default: as before, 6550 at first.")
+@click.option(
+    "--url-map",
+    metavar="FILE",
+    help="YAML or JSON that maps prefixes of web addresses to local files, for jobs without a network. Default: as before; '' for none.",
+)
 @click.option("--tour", metavar="FOLDER", help="Then train, register, deploy and score the example in FOLDER.")
-def up(session: Session, nodes: int | None, port: int | None, api_port: int | None, tour: str | None) -> Manifest | None:
+def up(
+    session: Session, nodes: int | None, port: int | None, api_port: int | None, url_map: str | None, tour: str | None
+) -> Manifest | None:
     """Start an embedded Kubernetes cluster and a workspace service on this machine, or go on where `moorage down` stopped.
 
     The cluster gets the extension and is attached to the workspace `default` as compute target `local`. Everything lies in
@@ -53,11 +60,14 @@ def up(session: Session, nodes: int | None, port: int | None, api_port: int | No
     home = default_home()
     if tour is not None:
         check_tour(tour)
+    mapped = None if url_map is None else _checked_map(url_map)
     steps = Steps(3 + (4 if tour else 0), quiet=session.quiet)
     home.prepare()
     with home.locked():
         before = read_settings(home)
-        settings = StackSettings(api_port or before.api_port, port or before.port, nodes or before.nodes)
+        settings = StackSettings(
+            api_port or before.api_port, port or before.port, nodes or before.nodes, before.url_map if mapped is None else mapped
+        )
         found = running(home)
         if len(found) == 3:
             raise Conflict(
@@ -123,8 +133,11 @@ def status(session: Session) -> list[Manifest]:
                 "pid": process.pid if process else None,
                 "address": addresses.get(role, ""),
                 "log": str(home.log(role)),
+                **({"url_map": settings.url_map or None} if role == "server" else {}),
             }
         )
+    if settings.url_map:
+        session.say(f"web addresses are mapped to files by {settings.url_map}")
     if any(row["state"] in ("stopped", "not ready") for row in rows):
         session.exit_with(5)
     return rows
@@ -148,6 +161,17 @@ def _start(home: Home, settings: StackSettings, *, adopt: bool) -> None:
     if home.process("supervisor") is None:
         start(home)
     wait_ready(home, settings)
+
+
+def _checked_map(text: str) -> str:
+    """The map's absolute path, once it reads well; "" takes the map away."""
+    from moorage.server.webfiles import read_map
+
+    if not text:
+        return ""
+    path = Path(text).expanduser().absolute()
+    read_map(path)
+    return str(path)
 
 
 def _scope() -> tuple[str, str, str]:

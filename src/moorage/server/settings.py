@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     agent_timeout: timedelta = Field(timedelta(seconds=45), description="A cluster whose agent was silent for longer shows as Offline.")
     workload_token_lifetime: timedelta = Field(timedelta(hours=12), description="Life of the blob tokens of job and scoring pods.")
 
+    url_map: Path | None = Field(
+        None, description="YAML or JSON file that maps prefixes of web addresses to local files; jobs may name those addresses as inputs."
+    )
+
     @property
     def default_workspace(self) -> Workspace:
         return Workspace(self.subscription, self.resource_group, self.workspace)

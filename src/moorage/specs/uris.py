@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from moorage.errors import Invalid
 from moorage.ids import Workspace
+from moorage.specs.url_map import SCHEMES
 
 ASSET_TYPES = ("codes", "components", "data", "environments", "models")
 BLOB_DATASTORE = "workspaceblobstore"
@@ -110,7 +111,7 @@ def parse_reference(text: str, *, target: str) -> Reference:
     """
     plain = text.strip()
     scheme = plain.split(":", 1)[0].lower() if ":" in plain else ""
-    if scheme in ("http", "https"):
+    if scheme in SCHEMES and "://" in plain:
         return WebAddress(plain)
     if scheme == "runs":
         job, _, path = plain.removeprefix("runs:").lstrip("/").partition("/")
@@ -212,6 +213,8 @@ def facade_path(url: str, base: str) -> str | None:
         url: e.g. `https://127.0.0.1:8450/blobstore/C/P`.
         base: the facade's base path, `/blobstore`.
     """
+    if not url.lower().startswith(("http:", "https:")):
+        return None
     path = unquote(urlsplit(url).path)
     prefix = base.rstrip("/") + "/"
     return path[len(prefix) :].strip("/") or None if path.startswith(prefix) else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from moorage.clock import rfc3339, rfc3339_micro
 from moorage.errors import Conflict
 from moorage.ids import Workspace
+from moorage.server import webfiles
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope
 from moorage.server.engine.jobs import state_of, with_state
 from moorage.server.engine.objects import TOPIC, lingering, name_of, unwant, want
@@ -38,6 +39,7 @@ async def _put(call: Call) -> Answer:
     check_job_name(name)
     raw = _with_compute(call.properties(), call.workspace)
     submit = _submission(raw)
+    await webfiles.import_inputs(call.services, call.workspace, raw)
 
     def write(tx: Transaction) -> tuple[Resource, str, bool]:
         key = call.key(TYPE)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from moorage.errors import Invalid, NotFound
 from moorage.ids import Workspace
+from moorage.server import webfiles
 from moorage.server.containers import foreign
 from moorage.server.resources import curated
 from moorage.specs.uris import (
@@ -118,12 +119,12 @@ class Resolver:
             case JobOutput():
                 return self._job_output(reference, target)
             case WebAddress(url):
-                own = facade_path(url, FACADE)
+                own = facade_path(url, FACADE) or webfiles.address_of(self._tx, self._workspace, url)
                 if own is None:
                     raise Invalid(
-                        f"{target}: '{text}' is a web address, which this version does not fetch. Download the file and give its local path, "
-                        "or upload it to a datastore.",
-                        code="NotYetImplemented",
+                        f"{target}: '{text}' is a web address, and this service fetches nothing from the web. Let its operator map it to files "
+                        "(moorage up --url-map FILE), or download it and give its local path.",
+                        code="UrlNotMapped",
                         target=target,
                     )
                 if foreign(own.partition("/")[0], self._workspace):

@@ -1,0 +1,175 @@
+"""Web addresses that the operator has mapped to files of this machine: taken into the blob store when a job names them, so that its pods read
+them as they read everything else, with the job's own token.
+
+What was imported is found again by the address and by sizes and times of the files; a file that changed is imported anew, for later jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from moorage.errors import Invalid
+from moorage.ids import Workspace, digest
+from moorage.server.containers import blob_container
+from moorage.server.services import Services
+from moorage.specs.manifest import Manifest
+from moorage.specs.uris import AssetReference, WebAddress, parse_reference
+from moorage.specs.url_map import UrlMap, parse, plain
+from moorage.store import ResourceKey, Transaction
+
+# Rows that say where an address was imported to; no resource of the API.
+TYPE = "webFiles"
+_PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The files of one address: the blob's name below the prefix, and the path."""
+
+    files: tuple[tuple[str, Path], ...]
+    prefix: str
+    address: str
+
+
+def read_map(path: Path) -> UrlMap:
+    """The operator's map; Invalid when it cannot be read or is none."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Invalid(f"The URL map {path} cannot be read: {error.strerror}.", code="FileNotFound", target="--url-map") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Invalid(f"The URL map {path} is neither YAML nor JSON: {str(error).splitlines()[0]}.", target="--url-map") from error
+    return parse({} if document is None else document, path.parent.absolute(), name=str(path))
+
+
+def key_of(workspace: Workspace, url: str) -> ResourceKey:
+    return ResourceKey(workspace, TYPE, digest(plain(url), length=32))
+
+
+def address_of(tx: Transaction, workspace: Workspace, url: str) -> str | None:
+    """Where an address was imported to (`CONTAINER/PATH`); None when it is not mapped."""
+    row = tx.resources.find(key_of(workspace, url))
+    return None if row is None else str(row.state["address"])
+
+
+async def import_inputs(services: Services, workspace: Workspace, job: Mapping[str, object]) -> None:
+    """Import what a job's inputs, and the data assets among them, name by a web address.
+
+    Raises:
+        Invalid: a mapped address has no file, or leads out of its folder.
+    """
+    urls = await services.store.read(lambda tx: _addresses(tx, workspace, job))
+    if not urls:
+        return
+    known = await asyncio.to_thread(read_map, services.settings.url_map) if services.settings.url_map else UrlMap()
+    for url, target in urls.items():
+        found = await asyncio.to_thread(_look, known, workspace, url, target)
+        if found is not None:
+            await _store(services, workspace, found)
+        await services.store.write(lambda tx, url=url, found=found: _note(tx, workspace, url, found))  # type: ignore[misc]
+
+
+def _addresses(tx: Transaction, workspace: Workspace, job: Mapping[str, object]) -> dict[str, str]:
+    inputs = job.get("inputs")
+    found: dict[str, str] = {}
+    for name, item in inputs.items() if isinstance(inputs, dict) else ():
+        uri = item.get("uri") if isinstance(item, dict) else None
+        if not isinstance(uri, str) or not uri.strip():
+            continue
+        target = f"properties.inputs.{name}.uri"
+        reference = parse_reference(uri, target=target)
+        if isinstance(reference, AssetReference):
+            reference = _asset(tx, workspace, reference, target) or reference
+        if isinstance(reference, WebAddress):
+            found[reference.url] = target
+    return found
+
+
+def _asset(tx: Transaction, workspace: Workspace, reference: AssetReference, target: str) -> WebAddress | None:
+    """The web address of a data or model asset; None for any other. Whether it exists is the job's own check."""
+    for type_, field in (("data", "dataUri"), ("models", "modelUri")):
+        if reference.type not in (None, type_):
+            continue
+        inner = f"{type_}/versions"
+        if reference.version is not None:
+            row = tx.resources.find(ResourceKey(workspace, inner, reference.version, reference.name))
+        else:
+            row = next(iter(tx.resources.list(workspace, inner, parent=reference.name, archived=False, newest_first=True, limit=1)), None)
+        uri = str(row.properties.get(field) or "") if row else ""
+        parsed = parse_reference(uri, target=target) if uri else None
+        if isinstance(parsed, WebAddress):
+            return parsed
+    return None
+
+
+def _look(known: UrlMap, workspace: Workspace, url: str, target: str) -> _Found | None:
+    mapped = known.find(url)
+    if mapped is None:
+        return None
+    root = Path(mapped.root)
+    path = root.joinpath(*mapped.below.parts)
+    # Links inside the folder are followed only as far as they stay in it.
+    if not path.exists() or not path.resolve().is_relative_to(root.resolve()):
+        raise Invalid(
+            f"{target}: '{url}' is mapped to {path}, where there is nothing. Put the file there, or correct the URL map.",
+            code="DataNotFound",
+            target=target,
+        )
+    name = path.name
+    files = tuple(_files(path, root.resolve())) if path.is_dir() else ((name, path),)
+    if not files:
+        raise Invalid(f"{target}: '{url}' is mapped to the folder {path}, which is empty.", code="DataNotFound", target=target)
+    marks = [(inner, file.stat().st_size, file.stat().st_mtime_ns) for inner, file in files]
+    prefix = f"WebFiles/{digest(repr((plain(url), marks)), length=32)}"
+    base = f"{prefix}/{name}" if path.is_dir() else prefix
+    return _Found(files, base, f"{blob_container(workspace)}/{prefix}/{name}")
+
+
+def _files(folder: Path, root: Path) -> list[tuple[str, Path]]:
+    found: list[tuple[str, Path]] = []
+    for here, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(here) / name
+            if path.is_file() and path.resolve().is_relative_to(root):
+                found.append((path.relative_to(folder).as_posix(), path))
+    return found
+
+
+async def _store(services: Services, workspace: Workspace, found: _Found) -> None:
+    container = blob_container(workspace)
+    for inner, path in found.files:
+        name = f"{found.prefix}/{inner}"
+        size = path.stat().st_size
+        there = await services.store.read(lambda tx, name=name: tx.blobs.find(container, name))  # type: ignore[misc]
+        if there is None or there.size != size:
+            await services.blobs.put(container, name, _pieces(path))
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while piece := await asyncio.to_thread(file.read, _PIECE):
+            yield piece
+    finally:
+        file.close()
+
+
+def _note(tx: Transaction, workspace: Workspace, url: str, found: _Found | None) -> None:
+    """Remember where it lies; forget it when the operator no longer maps it."""
+    key = key_of(workspace, url)
+    row = tx.resources.find(key)
+    state: Manifest = {"address": found.address} if found else {}
+    if found is None:
+        if row is not None:
+            tx.resources.delete(key)
+    elif row is None:
+        tx.resources.create(key, {"properties": {}}, state=state)
+    elif row.state != state:
+        tx.resources.update(row, state=state)

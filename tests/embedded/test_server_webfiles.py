@@ -1,0 +1,91 @@
+"""Web addresses that stand for the operator's files: imported when a job names them, and only what the map allows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.embedded.server_workloads_peers import WS, Service, job_body, running
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """A folder with files, and a map beside it."""
+    folder = tmp_path / "mirror"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.csv").write_text("1\n")
+    (folder / "deep" / "b.csv").write_text("22\n")
+    (tmp_path / "secret.txt").write_text("secret\n")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "map.json").write_text(
+        json.dumps({"https://example.org/data/": "mirror", "wasbs://c@acct.blob.core.windows.net/": str(folder / "deep")})
+    )
+    return folder
+
+
+@pytest.fixture
+async def service(tmp_path: Path, mirror: Path) -> AsyncIterator[Service]:
+    async with running(tmp_path / "home", url_map=tmp_path / "map.json") as service:
+        await service.seed()
+        yield service
+
+
+def with_input(uri: str, kind: str = "uri_file") -> Any:
+    return job_body(inputs={"data": {"jobInputType": kind, "uri": uri}})
+
+
+async def stored(service: Service, agent: Any, job: str) -> tuple[str, dict[str, bytes]]:
+    """The address that the job's pod reads its input from, and what lies there."""
+    address = (await agent.has(job))["spec"]["inputs"]["data"]["uri"]
+    container, _, path = address.partition("/")
+    names = await service.services.store.read(lambda tx: [blob.name for blob in tx.blobs.list(container, prefix=path)])
+    return address, {name[len(path) :].lstrip("/"): await service.services.blobs.read(container, name) for name in names}
+
+
+async def test_a_mapped_address_reaches_the_job_as_a_file_or_a_folder(service: Service, mirror: Path) -> None:
+    agent = await service.attached()
+    async with agent.connected():
+        made = await service.call("PUT", "jobs/file", with_input("https://example.org/data/a.csv?sv=1"), status=201)
+        assert made["properties"]["inputs"]["data"]["uri"] == "https://example.org/data/a.csv?sv=1", "kept as it was written"
+        address, files = await stored(service, agent, "file")
+        assert address.endswith("/a.csv") and files == {"": b"1\n"}
+        await service.call("PUT", "jobs/folder", with_input("wasbs://c@acct.blob.core.windows.net/", "uri_folder"), status=201)
+        assert (await stored(service, agent, "folder"))[1] == {"b.csv": b"22\n"}
+        data = {"dataType": "uri_folder", "dataUri": "https://example.org/data/deep/"}
+        await service.call("PUT", "data/web/versions/1", {"properties": data}, status=201)
+        await service.call("PUT", "jobs/asset", with_input(WS.child("data", "web", "versions", "1"), "uri_folder"), status=201)
+        assert (await stored(service, agent, "asset"))[1] == {"b.csv": b"22\n"}
+        # A changed file is another one; the earlier job's stays as it was.
+        (mirror / "a.csv").write_text("333\n")
+        await service.call("PUT", "jobs/later", with_input("https://example.org/data/a.csv"), status=201)
+        later, files = await stored(service, agent, "later")
+        assert later != address and files == {"": b"333\n"}
+        assert (await stored(service, agent, "file"))[1] == {"": b"1\n"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "code", "expected"),
+    [
+        ("https://example.org/elsewhere/x", "UrlNotMapped", "fetches nothing from the web. Let its operator map it"),
+        ("abfss://fs@acct.dfs.core.windows.net/x", "UrlNotMapped", "is a web address"),
+        ("https://example.org/data/missing.csv", "DataNotFound", "where there is nothing"),
+        ("https://example.org/data/%2e%2e/secret.txt", "UrlNotMapped", "leaves the folder"),
+        ("https://example.org/data/link.txt", "DataNotFound", "where there is nothing"),
+    ],
+)
+async def test_what_the_map_does_not_allow_is_refused(service: Service, uri: str, code: str, expected: str) -> None:
+    await service.attached()
+    refused = await service.call("PUT", "jobs/j", with_input(uri), status=400)
+    assert refused["error"]["code"] == code
+    assert expected in refused["error"]["message"]
+
+
+async def test_an_address_that_is_no_longer_mapped_is_refused_again(service: Service, tmp_path: Path) -> None:
+    await service.attached()
+    await service.call("PUT", "jobs/one", with_input("https://example.org/data/a.csv"), status=201)
+    (tmp_path / "map.json").write_text("{}")
+    refused = await service.call("PUT", "jobs/two", with_input("https://example.org/data/a.csv"), status=400)
+    assert refused["error"]["code"] == "UrlNotMapped"
