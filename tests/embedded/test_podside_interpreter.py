@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -96,6 +97,18 @@ def test_a_half_removed_copy_is_not_taken_for_one(tmp_path: Path, own: Path) -> 
     shutil.rmtree(python.parent)
     assert standalone(own, root) == python
     assert python.exists()
+
+
+def test_a_volume_that_cannot_be_written_is_told_with_the_remedy(tmp_path: Path) -> None:
+    root, wanted = tmp_path / "environments", tmp_path / "plan.json"
+    root.mkdir()
+    wanted.write_text(json.dumps(plan("tinypkg")))
+    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" -m moorage.podside environment --plan "$3" --root "$1"'
+    words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(root), sys.executable, str(wanted)]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    told = json.loads(ran.stderr.splitlines()[-1])
+    assert (ran.returncode, told["code"]) == (1, "VolumeNotWritable")
+    assert "chgrp 1000" in told["message"]
 
 
 def test_what_is_no_interpreter_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ that no pod has asked for in a long time shows in the age of its `.moorage-ready
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from time import monotonic
 
+from moorage.errors import MoorageError
 from moorage.podside.installer import Uv, explained
 from moorage.podside.locks import held
 from moorage.podside.requirements import Requirements, loosened, read
@@ -39,6 +41,13 @@ def prepare(plan: Manifest, root: Path) -> str:
         return _notice(target)
     requirements = read(wanted.get("conda") or "", wanted.get("pip") or ())
     root.mkdir(parents=True, exist_ok=True)
+    if not os.access(root, os.W_OK):
+        # Drivers that ignore fsGroup (NFS) leave it to whoever made the volume.
+        raise MoorageError(
+            f"User {os.getuid()} cannot write to the volume of the claim 'moorage-environments'. "
+            "Let user or group 1000 write to its root folder (chgrp 1000, chmod 2775), or use a storage class whose driver honours fsGroup.",
+            code="VolumeNotWritable",
+        )
     with held(root / ".locks" / key, f"environment {wanted.get('name') or key}"):
         if _ready(target):
             print(f"Environment {key} has been prepared by another pod", flush=True)
