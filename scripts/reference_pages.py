@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 sys.path.insert(0, str(Path(__file__).parent))
 
 import cli_reference
+import documents_reference
 import reference_source as source
 
 from moorage import errors
@@ -307,6 +308,10 @@ def not_yet() -> str:
     )
 
 
+def documents() -> str:
+    return page("Documents", *(part if isinstance(part, str) else table(*part) for part in documents_reference.parts()))
+
+
 PAGES: dict[str, tuple[Callable[[], str], str]] = {
     "README.md": (index, ""),
     "cli.md": (cli_reference.reference, "every command, option and example; exit codes"),
@@ -314,6 +319,7 @@ PAGES: dict[str, tuple[Callable[[], str], str]] = {
     "custom-resources.md": (custom_resources, "every field of the four custom resources"),
     "service-settings.md": (service_settings, "environment variables of the workspace service"),
     "error-codes.md": (error_codes, "every error code with its messages, HTTP status and exit code; health check codes"),
+    "documents.md": (documents, "every kind of YAML document, its fields, and what is refused with which reason"),
     "not-yet.md": (not_yet, "kinds that are stored and do not run yet, or are refused"),
     "reasons.md": (reasons, "why jobs and deployments are in their state; events"),
     "metrics.md": (metrics, "what router, workspace service and agent count"),

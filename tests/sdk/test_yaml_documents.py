@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from moorage.errors import Invalid
@@ -153,7 +153,13 @@ GENERATED = st.one_of(
     st.tuples(st.just(Kind.JOB), SWEEPS),
     st.tuples(st.just(Kind.DEPLOYMENT), DEPLOYMENTS),
 )
-QUICKLY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+# Nothing is shrunk: each example asks another process, and the documents are small as they are.
+QUICKLY = settings(
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 @given(made=GENERATED)

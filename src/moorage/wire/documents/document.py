@@ -37,8 +37,8 @@ class Kind(StrEnum):
     WORKSPACE = "workspace"
 
 
-_JOBS: Mapping[str, Record] = {"command": job.COMMAND_JOB, "sweep": sweep.SWEEP_JOB, "pipeline": pipeline.PIPELINE_JOB}
-_SHAPES: Mapping[Kind, Shape] = {
+JOBS: Mapping[str, Record] = {"command": job.COMMAND_JOB, "sweep": sweep.SWEEP_JOB, "pipeline": pipeline.PIPELINE_JOB}
+SHAPES: Mapping[Kind, Shape] = {
     Kind.COMPONENT: pipeline.COMPONENT,
     Kind.ENVIRONMENT: assets.ENVIRONMENT,
     Kind.MODEL: assets.MODEL,
@@ -53,7 +53,7 @@ _SHAPES: Mapping[Kind, Shape] = {
     Kind.WORKSPACE: workspaces.WORKSPACE,
 }
 # `$schema` ends in one of these; it says what a document without a type is, and that it was given to the wrong command.
-_SCHEMAS = {
+SCHEMAS: Mapping[str, Kind] = {
     "commandJob": Kind.JOB,
     "pipelineJob": Kind.JOB,
     "sweepJob": Kind.JOB,
@@ -76,7 +76,6 @@ _SCHEMAS = {
     "kubernetesCompute": Kind.COMPUTE,
     "workspace": Kind.WORKSPACE,
 }
-SCHEMAS: Mapping[str, Kind] = _SCHEMAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +131,13 @@ def load(
 
 def fields(kind: Kind) -> frozenset[str]:
     """The top-level fields that a document of this kind may have; of a job, those that every type has or may be changed by an option."""
-    shape = _SHAPES.get(kind, job.COMMAND_JOB)
+    shape = SHAPES.get(kind, job.COMMAND_JOB)
     return frozenset(shape.fields if isinstance(shape, Record) else ())
 
 
 def known(kind: Kind) -> frozenset[str]:
     """Every top-level field that some document of this kind may have, those included that are accepted and left to the service."""
-    shapes: Sequence[Shape] = list(_JOBS.values()) if kind is Kind.JOB else [_SHAPES[kind]]
+    shapes: Sequence[Shape] = list(JOBS.values()) if kind is Kind.JOB else [SHAPES[kind]]
     records = [record for shape in shapes for record in (shape.records.values() if isinstance(shape, Chosen) else [shape])]
     return frozenset(field for record in records if isinstance(record, Record) for field in (*record.fields, *record.ignored))
 
@@ -156,13 +155,13 @@ def job_type(root: Node) -> str:
 
 def _shape(kind: Kind, root: Node) -> Shape:
     if kind is Kind.JOB:
-        return _JOBS.get(job_type(root), job.COMMAND_JOB)
+        return JOBS.get(job_type(root), job.COMMAND_JOB)
     if kind is Kind.COMPONENT and isinstance(root.value, dict) and "type" not in root.value:
         # The original reads the type off the schema.
         found = re.match(r"(parallel|pipeline)Component$", _schema(root.value))
         if found or "jobs" in root.value:
             root.value["type"] = Node(found[1] if found else "pipeline", found[1] if found else "pipeline", root.where, quoted=True)
-    return _SHAPES[kind]
+    return SHAPES[kind]
 
 
 def _schema(given: Mapping[str, Node]) -> str:
@@ -177,15 +176,15 @@ def _refuse_other_kinds(kind: Kind, root: Node) -> None:
         raise refuse([Finding(typed.where, "type", f"'{typed.text}': {reason}")])
     named = _schema(given)
     if schema is not None and named:
-        noun = _SCHEMAS.get(named)
+        noun = SCHEMAS.get(named)
         if noun is not None and noun is not kind:
             problem = f"this is a document of the kind {named}, not of a {kind.value}; did you mean `moorage {noun.value} create`?"
             raise refuse([Finding(schema.where, "$schema", problem)])
         if reason := unsupported_kind(kind.value, named):
             raise refuse([Finding(schema.where, "$schema", f"'{named}': {reason}")])
-    if kind is Kind.JOB and job_type(root) not in _JOBS:
+    if kind is Kind.JOB and job_type(root) not in JOBS:
         at = typed or root
-        raise refuse([Finding(at.where, "type", f"'{at.text}' is not one of {', '.join(_JOBS)}.{nearest(at.text, _JOBS)}")])
+        raise refuse([Finding(at.where, "type", f"'{at.text}' is not one of {', '.join(JOBS)}.{nearest(at.text, JOBS)}")])
     if kind is Kind.ENDPOINT and named.startswith("managed") and "compute" not in given:
         problem = "managed endpoints run in the original's own cloud; add `compute: azureml:NAME` to serve on a cluster."
         raise refuse([Finding(schema.where if schema else "", "compute", problem)])

@@ -52,6 +52,8 @@ _IO: dict[str, Shape] = {
 class _Components:
     """The shape of `component:`; steps hold components, and pipeline components hold steps."""
 
+    says = "a component: its path, a reference, or its fields"
+
     def read(self, node: Any, path: Any, into: Any) -> Any:
         return Either(REFERENCE, COMPONENT).read(node, path, into)
 

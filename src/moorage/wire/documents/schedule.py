@@ -26,6 +26,8 @@ _MOMENT_FIELD = Text(
 class _OneOrMore:
     """`hours: 4` or `hours: [4, 16]`; a list in any case."""
 
+    says = "one or a list"
+
     def __init__(self, item: Shape) -> None:
         self.item = item
 

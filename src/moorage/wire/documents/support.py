@@ -13,7 +13,7 @@ _NETWORK = "concerns the original's managed network; set network policies in the
 
 # By the last word of `$schema`, or `type:` in a document of that command.
 KINDS: Mapping[str, str] = {
-    "autoMLJob": "automated machine learning is not supported yet; write a sweep.",
+    "autoMLJob": "automated machine learning is not supported yet; submit a command job for each setting.",
     "sparkJob": "Spark jobs are not supported yet; run Spark in a command job.",
     "sparkComponent": "Spark is not supported yet; use a command component.",
     "importJob": "imports are not supported yet; copy the data in a command job.",

@@ -140,7 +140,8 @@ def _sampling(given: str | Manifest) -> Manifest:
 
 
 def policy_body(given: Manifest) -> Manifest:
-    defaults: Manifest = {"evaluationInterval": 0, "delayEvaluation": 0}
+    # The SDK's: a median needs something to look at.
+    defaults: Manifest = {"evaluationInterval": 1 if given["type"] == "median_stopping" else 0, "delayEvaluation": 0}
     if given["type"] == "bandit":
         defaults |= {"slackFactor": 0, "slackAmount": 0}
     return {
