@@ -83,7 +83,9 @@ def main() -> None:
                 raw = match["value"] or match["type"]
                 raw = short(raw) if raw.startswith(".k8s") else raw if raw[0].islower() else f"{home}.{raw}"
                 type_ = "{}" + raw if match["value"] else "[]" + raw if match[1] == "repeated" else raw
-                fields.append([int(match["number"]), match["name"], type_, rules(comment, match["name"], type_)])
+                # The generator of these files spells one name otherwise than JSON does.
+                name = "uid" if match["name"] == "uID" else match["name"]
+                fields.append([int(match["number"]), name, type_, rules(comment, match["name"], type_)])
                 comment = ""
             lead = text[: found.start()].rstrip().rsplit("\n\n", 1)[-1]
             atomic = "+structType=atomic" in lead

@@ -14,13 +14,14 @@ from moorage.embedded.registry import Registry
 from moorage.embedded.storage import Key
 from moorage.embedded.tokens import TokenIssuer, Verified
 from moorage.embedded.users import ANONYMOUS, ANONYMOUS_NAME, AUTHENTICATED, MASTERS, UNAUTHENTICATED, User, account_groups, account_name
-from moorage.errors import Invalid, MoorageError, Unauthenticated
+from moorage.errors import Invalid, Unauthenticated
 
 # What is being deleted for longer than this vouches for nobody any more (jwt.DefaultLeeway).
 _LEEWAY = timedelta(minutes=1)
 _AUTHENTICATION = "authentication.k8s.io"
 _EXTRA_HEADER = "impersonate-extra-"
 _NODE_PREFIX = "system:node:"
+_MOST_REMEMBERED = 4096
 _PLURALS = {"pod": "pods", "secret": "secrets", "node": "nodes"}
 
 
@@ -36,35 +37,38 @@ class Authenticator:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             return ANONYMOUS
-        verified = self.verify(token.strip())
+        try:
+            verified = self.verify(token.strip())
+        except Unauthenticated as error:
+            raise Unauthenticated("Unauthorized") from error
         if self._issuer.audience not in verified.audiences:
             raise Unauthenticated("Unauthorized")
         return verified.user
 
     def verify(self, token: str) -> Verified:
-        """A token that is ours, of a service account that still exists and bound to nothing that is gone. Unauthenticated otherwise."""
+        """A token that is ours, of a service account that still exists and bound to nothing that is gone; else Unauthenticated, with the reason."""
         verified = self._issuer.verify(token)
         account = account_name(verified.user.name)
         if account is None:
             return verified
-        self._check(Key("", "serviceaccounts", *account), verified.user.uid)
+        self._check(Key("", "serviceaccounts", *account), verified.user.uid, f'serviceaccount "{account[1]}" not found')
         for bound in verified.bound:
             # A pod's token names its node for information only.
             if bound.kind == "node" and len(verified.bound) > 1:
                 continue
             namespace = "" if bound.kind == "node" else account[0]
-            self._check(Key("", _PLURALS[bound.kind], namespace, bound.name), bound.uid)
+            self._check(Key("", _PLURALS[bound.kind], namespace, bound.name), bound.uid, "service account token has been invalidated")
         return verified
 
-    def _check(self, key: Key, uid: str) -> None:
+    def _check(self, key: Key, uid: str, gone: str) -> None:
         """A token ends with the objects behind it, also when others of their names take their places."""
         found = self._registry.store.get(key)
         if found is None:
-            raise Unauthenticated("Unauthorized")
+            raise Unauthenticated(gone)
         meta = found.manifest()["metadata"]
         ended = meta.get("deletionTimestamp")
         if meta["uid"] != uid or (ended and parse_rfc3339(ended) < self._registry.clock() - _LEEWAY):
-            raise Unauthenticated("Unauthorized")
+            raise Unauthenticated(gone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,31 +105,48 @@ def wanted(headers: Iterable[tuple[bytes, bytes]]) -> Wanted | None:
     return None
 
 
-def impersonate(authorizer: Authorizer, user: User, who: Wanted, asked: Attributes) -> User:
-    """The user to go on as. Denied unless `user` may impersonate all of `who`, for this request or (verb `impersonate`) for any.
+class Impersonator:
+    """Lets callers act as others whom they may impersonate."""
 
-    The constrained modes, tried first, are those of Kubernetes 1.36 (KEP-5284); a node's own mode needs Node credentials and is left out.
-    """
-    first: MoorageError | None = None
-    for mode in _modes(who):
-        try:
-            if mode:
-                authorizer.authorize(user, replace(asked, verb=f"impersonate-on:{mode}:{asked.verb}"))
-            return _become(authorizer, user, who, mode)
-        except Denied as refused:
-            first = first or refused
-    assert first is not None
-    raise first
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+        self._last: dict[str, str] = {}
+
+    def become(self, user: User, who: Wanted, asked: Attributes) -> User:
+        """The user to go on as. Denied unless `user` may impersonate all of `who`, for this request or (verb `impersonate`) for any.
+
+        The constrained modes, tried first, are those of Kubernetes 1.36 (KEP-5284); a node's own mode needs Node credentials and is left out.
+        """
+        modes = _modes(who)
+        # What has helped this caller before is tried first, and then its refusal is the one that is told.
+        last = self._last.get(user.name)
+        if last in modes:
+            modes = [last, *(mode for mode in modes if mode != last)]
+        first: Denied | None = None
+        for mode in modes:
+            try:
+                if mode:
+                    self._authorizer.authorize(user, replace(asked, verb=f"impersonate-on:{mode}:{asked.verb}"))
+                found = _become(self._authorizer, user, who, mode)
+            except Denied as refused:
+                first = first or refused
+                continue
+            if len(self._last) >= _MOST_REMEMBERED:
+                self._last.clear()
+            self._last[user.name] = mode
+            return found
+        assert first is not None
+        raise first
 
 
-def _modes(who: Wanted) -> tuple[str, ...]:
+def _modes(who: Wanted) -> list[str]:
     """Kubernetes' modes that fit, in its order; the empty one is the old `impersonate`."""
     plain = not (who.uid or who.groups or who.extra)
     if who.name.startswith(_NODE_PREFIX):
-        return ("arbitrary-node", "") if plain else ("",)
+        return ["arbitrary-node", ""] if plain else [""]
     if account_name(who.name) is not None:
-        return ("serviceaccount", "") if plain else ("",)
-    return ("user-info", "")
+        return ["serviceaccount", ""] if plain else [""]
+    return ["user-info", ""]
 
 
 def _become(authorizer: Authorizer, user: User, who: Wanted, mode: str) -> User:

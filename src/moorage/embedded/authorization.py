@@ -139,7 +139,8 @@ def _parse(entry: Entry) -> Any:
 
 def _subjects(namespace: str, binding: Manifest) -> list[tuple[tuple[str, str], _Bound]]:
     found = []
-    role = RoleRef(str(binding["roleRef"].get("kind")), str(binding["roleRef"].get("name")))
+    named = binding.get("roleRef") or {}
+    role = RoleRef(str(named.get("kind")), str(named.get("name")))
     name = f"{binding['metadata']['name']}/{namespace}" if namespace else binding["metadata"]["name"]
     for subject in binding.get("subjects") or ():
         kind, shown = subject.get("kind"), subject.get("name")

@@ -19,9 +19,8 @@ _KINDS = {
     "portforward": {"group": "", "version": "v1", "kind": "PodPortForwardOptions"},
     "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
 }
-_VERBS = {"log": ["get"], "binding": ["create"], "eviction": ["create"], "token": ["create"], "finalize": ["update"]} | dict.fromkeys(
-    ("attach", "exec", "portforward"), ["create", "get"]
-)
+_VERBS = {"log": ["get"], "binding": ["create"], "eviction": ["create"], "token": ["create"], "finalize": ["update"]}
+_VERBS |= {name: ["create", "get"] for name in ("attach", "exec", "portforward")}
 
 
 def content_type() -> str:

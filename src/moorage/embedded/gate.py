@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from moorage.embedded import routes
-from moorage.embedded.authentication import Authenticator, impersonate, wanted
+from moorage.embedded.authentication import Authenticator, Impersonator, wanted
 from moorage.embedded.authorization import Authorizer
 from moorage.embedded.guards import WriteGuard
 from moorage.embedded.rbac import Attributes
@@ -34,6 +34,7 @@ class Gate:
         self.authenticator = Authenticator(registry, issuer)
         self.authorizer = Authorizer(registry.store)
         self._catalog = registry.catalog
+        self._impersonator = Impersonator(self.authorizer)
 
     def admit(self, method: str, path: str, query: Mapping[str, str], headers: Iterable[tuple[bytes, bytes]]) -> Admitted:
         """Who asks for what. Unauthenticated (401) for a bad token, Denied (403) for what the caller may not do.
@@ -48,7 +49,7 @@ class Gate:
             return Admitted(user, route)
         asked = attributes(method, path, query, route)
         if who is not None:
-            user = impersonate(self.authorizer, user, who, asked)
+            user = self._impersonator.become(user, who, asked)
         self.authorizer.authorize(user, asked)
         return Admitted(user, route, None if user.all_powerful else WriteGuard(self.authorizer, self._catalog, user))
 

@@ -8,7 +8,7 @@ from typing import Any
 from moorage.clock import Clock, rfc3339
 from moorage.embedded.authentication import Authenticator, audiences_error
 from moorage.embedded.authorization import Authorizer, Decision
-from moorage.embedded.rbac import EVERYTHING, Attributes, Rule
+from moorage.embedded.rbac import Attributes
 from moorage.embedded.tokens import AUDIENCE
 from moorage.embedded.users import User
 from moorage.errors import Invalid, NotFound, Unauthenticated
@@ -51,12 +51,12 @@ class Reviewer:
             case "TokenReview":
                 shown = {"spec": spec, "status": self._token(spec)}
             case "SelfSubjectRulesReview":
-                shown = {"spec": spec, "status": self._rules(spec, user)}
+                shown = {"spec": {}, "status": self._rules(spec, user)}
             case "SelfSubjectAccessReview":
                 shown = {"spec": spec, "status": _answer(self._authorizer.decide(user, _asked(kind, spec)))}
             case _:
                 if kind == "LocalSubjectAccessReview":
-                    _check_local(spec, namespace or "")
+                    _check_local(kind, spec, namespace or "")
                 shown = {"spec": spec, "status": self._subject(kind, spec)}
         meta = body.get("metadata") if isinstance(body.get("metadata"), dict) else {}
         return {"kind": kind, "apiVersion": f"{group}/v1", "metadata": meta or {}, **shown}
@@ -72,16 +72,14 @@ class Reviewer:
         namespace = str(spec.get("namespace") or "")
         if not namespace:
             raise Invalid("no namespace on request", code="BadRequest", target="spec.namespace")
-        # The superuser's right comes from no role; Kubernetes shows it as one.
         rules, missing = self._authorizer.rules_for(user, namespace)
-        every: Sequence[Rule] = [*(EVERYTHING if user.all_powerful else ()), *rules]
         resources = [
             {"verbs": list(r.verbs), "apiGroups": list(r.groups), "resources": list(r.resources)}
             | ({"resourceNames": list(r.names)} if r.names else {})
-            for r in every
+            for r in rules
             if r.resources
         ]
-        paths = [{"verbs": list(r.verbs), "nonResourceURLs": list(r.urls)} for r in every if r.urls]
+        paths = [{"verbs": list(r.verbs), "nonResourceURLs": list(r.urls)} for r in rules if r.urls]
         status: Manifest = {"resourceRules": resources, "nonResourceRules": paths, "incomplete": bool(missing)}
         return status | ({"evaluationError": ", ".join(missing)} if missing else {})
 
@@ -92,8 +90,9 @@ class Reviewer:
         asked = tuple(spec.get("audiences") or (AUDIENCE,))
         try:
             verified = self._authenticator.verify(token)
-        except Unauthenticated:
-            return {"user": {}, "error": "invalid bearer token"}
+        except Unauthenticated as failure:
+            why = "invalid bearer token"
+            return {"user": {}, "error": why if failure.message == "Unauthorized" else f"[{why}, {failure.message}]"}
         agreed = [audience for audience in asked if audience in verified.audiences]
         if not agreed:
             return {"user": {}, "error": audiences_error(verified.audiences, asked)}
@@ -130,14 +129,10 @@ def _asked(kind: str, spec: Manifest) -> Attributes:
     return Attributes(*(_text(of, name) for name in ("verb", "group", "resource", "subresource", "namespace", "name")))
 
 
-def _check_local(spec: Manifest, namespace: str) -> None:
+def _check_local(kind: str, spec: Manifest, namespace: str) -> None:
     named = _mapping(spec.get("resourceAttributes"), "spec.resourceAttributes").get("namespace") or ""
     if named != namespace:
-        raise Invalid(
-            f"spec.resourceAttributes.namespace must match namespace: {namespace}",
-            code="BadRequest",
-            target="spec.resourceAttributes.namespace",
-        )
+        raise _invalid(kind, "spec.resourceAttributes.namespace", f'Invalid value: "{named}": must match metadata.namespace')
 
 
 def _invalid(kind: str, field: str, message: str) -> Invalid:

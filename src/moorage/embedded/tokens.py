@@ -110,6 +110,8 @@ class TokenIssuer:
             # A clock that was set back makes no token of ours worse: its end is checked, its beginning is not.
             options: jwt.types.Options = {"verify_iat": False, "verify_nbf": False, "verify_aud": False}
             claims = jwt.decode(token, self._key.public_key(), algorithms=[_ALGORITHM], issuer=_ISSUER, options=options)
+        except jwt.ExpiredSignatureError as error:
+            raise Unauthenticated("service account token has expired") from error
         except jwt.PyJWTError as error:
             raise Unauthenticated("Unauthorized") from error
         if len(self._verified) >= _CACHE_LIMIT:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from moorage.embedded import defaults
+from moorage.embedded import defaults, rolechecks
 from moorage.embedded.metadata import DNS_LABEL, LABEL_RULE
 from moorage.embedded.selectors import from_label_selector
 from moorage.errors import Invalid
@@ -500,11 +500,6 @@ def _storage_class(manifest: Manifest, before: Manifest | None) -> Iterator[Inva
         yield _required("provisioner")
 
 
-def _binding(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
-    if before is not None and before.get("roleRef") != manifest.get("roleRef"):
-        yield _wrong("roleRef", manifest.get("roleRef"), "cannot change roleRef")
-
-
 _BY_KIND: Mapping[str, Callable[[Manifest, Manifest | None], Iterator[Invalid]]] = {
     "Pod": _pod,
     "Deployment": _deployment,
@@ -521,6 +516,8 @@ _BY_KIND: Mapping[str, Callable[[Manifest, Manifest | None], Iterator[Invalid]]]
     "ConfigMap": _data,
     "PriorityClass": _priority_class,
     "StorageClass": _storage_class,
-    "RoleBinding": _binding,
-    "ClusterRoleBinding": _binding,
+    "Role": rolechecks.role,
+    "ClusterRole": rolechecks.role,
+    "RoleBinding": rolechecks.binding,
+    "ClusterRoleBinding": rolechecks.binding,
 }

@@ -177,7 +177,7 @@ async def test_a_bound_token_ends_with_what_it_is_bound_to(served: Served, http:
     await cluster.delete(POD, "p", "default")
     await cluster.create(POD, pod)
     for ended in (for_pod, for_secret):
-        assert (await status(ended)) == {"user": {}, "error": "invalid bearer token"}
+        assert (await status(ended)) == {"user": {}, "error": "[invalid bearer token, service account token has been invalidated]"}
         answer = await http.get("/version", headers={"authorization": f"Bearer {ended}"})
         assert answer.status_code == 401
 
