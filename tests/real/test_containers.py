@@ -304,7 +304,7 @@ def ready(kubectl: Kubectl, node: Node) -> bool:
 
 def pods_of(kubectl: Kubectl, job: str) -> list[dict[str, Any]]:
     found = kubectl.get("pods", "-n", TRAINING)["items"]
-    return [pod for pod in found if pod["metadata"]["labels"].get("moorage.dev/job", "").endswith(job)]
+    return [pod for pod in found if pod["metadata"]["labels"].get("moorage.dev/job", "").startswith(f"{job}-")]
 
 
 def submit(workspace: Workspace, folder: Path, name: str, command: str, **more: Any) -> None:
