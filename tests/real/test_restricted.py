@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.real.audit import Permission
 from tests.real.control_plane.plane import Plane
 from tests.real.workspace import COMPUTE, TRAINING, Workspace, served_workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STRICT = "strict"
 ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -42,10 +43,10 @@ QUOTA = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none
 
 
 @pytest.fixture(scope="module")
-def workspace(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def workspace(plane: Plane) -> Iterator[Workspace]:
     """A workspace with the extension, and a second compute in a namespace that enforces the strictest standard."""
     # Below /tmp each container has a folder of its own, and they take packages from the service's machine.
-    folder = Path("/var/tmp") / tmp_path_factory.mktemp("restricted").name
+    folder = Path(tempfile.mkdtemp(prefix="restricted-", dir="/var/tmp"))
     since = plane.layout.audit_log.stat().st_size
     try:
         with served_workspace(folder / "home", plane.layout.kubeconfig) as workspace:
