@@ -16,6 +16,7 @@ import uvicorn
 from moorage.embedded.api import Api
 from moorage.embedded.local import LocalCluster
 from moorage.embedded.streaming.protocol import StreamingProtocol
+from moorage.embedded.streaming.requests import is_stream
 from moorage.errors import Unavailable
 from moorage.identity.pki import ServerCertificate
 
@@ -59,7 +60,7 @@ async def serve_api(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         # The streams of exec, attach and port-forward are taken over in our own protocol.
-        http=cast("type[asyncio.Protocol]", partial(StreamingProtocol, takeover=api.take_over)),
+        http=cast("type[asyncio.Protocol]", partial(StreamingProtocol, takeover=api.take_over, streams=is_stream)),
         ws="none",
         # The API is all kubectl talks to, and Go's TLS reads a record at a time: nothing here wants old protocol versions.
         ssl_version=ssl.PROTOCOL_TLS_SERVER,

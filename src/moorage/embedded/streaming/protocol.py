@@ -10,22 +10,27 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from moorage.embedded.streaming.requests import SUBRESOURCES, Head, head
+from moorage.embedded.streaming.requests import Head, head
 from moorage.embedded.streaming.wire import Connection
 
 # Starts to serve a request whose connection is its own from now on.
 Takeover = Callable[[Head, Connection], asyncio.Task[None]]
 _UPGRADES = (b"websocket", b"spdy/3.1")
-_PLACES = tuple(f"/{name}".encode() for name in SUBRESOURCES)
 _log = logging.getLogger(__name__)
 
 
 class StreamingProtocol(HttpToolsProtocol):
-    """One connection of a client."""
+    """One connection of a client.
 
-    def __init__(self, *arguments: Any, takeover: Takeover, **named: Any) -> None:
+    Args:
+        takeover: serves what is taken over.
+        streams: whether a path is one of those.
+    """
+
+    def __init__(self, *arguments: Any, takeover: Takeover, streams: Callable[[str], bool], **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._takeover = takeover
+        self._streams = streams
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -40,7 +45,7 @@ class StreamingProtocol(HttpToolsProtocol):
             self.send_400_response("Invalid HTTP request received.")
 
     def _should_upgrade(self) -> bool:
-        return self._get_upgrade() in _UPGRADES and self.url.partition(b"?")[0].endswith(_PLACES)
+        return self._get_upgrade() in _UPGRADES and self._streams(self.url.partition(b"?")[0].decode("latin-1"))
 
     def _hand_over(self, early: bytes) -> None:
         self.connections.discard(self)

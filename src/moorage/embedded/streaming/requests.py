@@ -28,7 +28,7 @@ from moorage.errors import Invalid, MoorageError, NotFound
 from moorage.kube.kinds import POD
 from moorage.specs.manifest import Manifest
 
-SUBRESOURCES = ("exec", "attach", "portforward")
+_SUBRESOURCES = ("/exec", "/attach", "/portforward")
 _log = logging.getLogger(__name__)
 _VERSION_HEADER = "x-stream-protocol-version"
 
@@ -57,6 +57,11 @@ def head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> H
     return Head(method.decode("ascii"), path, parse_qsl(query, keep_blank_values=True), headers)
 
 
+def is_stream(path: str) -> bool:
+    """Whether a path of the API may be a two-way stream."""
+    return path.endswith(_SUBRESOURCES)
+
+
 class Streamer:
     """Serves exec, attach and port-forward over one registry and its nodes."""
 
@@ -77,7 +82,7 @@ class Streamer:
                     await self._talk(asked, connection, route, node, pod)
             except MoorageError as error:
                 code, shown = statuses.failure(error)
-                await _refuse(connection, code, orjson.dumps(shown))
+                await refuse(connection, code, orjson.dumps(shown))
         except (ConnectionError, TimeoutError, spdy.Broken, websocket.Broken, EOFError) as error:
             _log.info("%s %s: the stream broke: %s", asked.method, asked.path, error or type(error).__name__)
         finally:
@@ -123,31 +128,36 @@ class Streamer:
             self._backend.running(node, pod, asked.container)
         except NotFound as missing:
             # As a kubelet says it, since clients show a plain text behind words of their own.
-            await _refuse(connection, 500, missing.message.encode(), "text/plain; charset=utf-8")
+            await refuse(connection, 500, missing.message.encode(), "text/plain; charset=utf-8")
             return
-        channels = await self._channels(head, connection, asked)
+        channels = await open_channels(head, connection, asked)
         if channels is not None:
             await talks.run(self._backend, node, pod, asked, channels)
 
-    async def _channels(self, head: Head, connection: Connection, asked: Asked) -> Channels | None:
-        if _is_websocket(head):
-            protocol = _agreed(websocket.offered(head.fields), WEBSOCKET_PROTOCOLS)
-            await connection.write(websocket.handshake(head.fields, protocol))
-            return SocketChannels(WebSocket(connection), protocol)
-        protocol = _agreed(head.values(_VERSION_HEADER), SPDY_PROTOCOLS)
-        await connection.write(_spdy_handshake(protocol))
-        return await open_streams(Spdy(connection), asked)
-
     async def _forward(self, head: Head, connection: Connection, node: str, pod: Manifest) -> None:
-        if _is_websocket(head):
-            protocol = _agreed(websocket.offered(head.fields), (TUNNELLED,))
-            await connection.write(websocket.handshake(head.fields, protocol))
-            session = Spdy(Tunnel(WebSocket(connection)))
-        else:
-            protocol = _agreed(head.values(_VERSION_HEADER), (PROTOCOL,))
-            await connection.write(_spdy_handshake(protocol))
-            session = Spdy(connection)
-        await Forwarder(self._backend, node, pod, session).run()
+        await Forwarder(self._backend, node, pod, await open_session(head, connection)).run()
+
+
+async def open_channels(head: Head, connection: Connection, asked: Asked) -> Channels | None:
+    """Agree on a protocol for exec or attach; None when the client goes before all its streams are there. Invalid (400) for none of ours."""
+    if _is_websocket(head):
+        protocol = _agreed(websocket.offered(head.fields), WEBSOCKET_PROTOCOLS)
+        await connection.write(websocket.handshake(head.fields, protocol))
+        return SocketChannels(WebSocket(connection), protocol)
+    protocol = _agreed(head.values(_VERSION_HEADER), SPDY_PROTOCOLS)
+    await connection.write(_spdy_handshake(protocol))
+    return await open_streams(Spdy(connection), asked)
+
+
+async def open_session(head: Head, connection: Connection) -> Spdy:
+    """Agree on a protocol for port-forward. Invalid (400) for none of ours."""
+    if _is_websocket(head):
+        protocol = _agreed(websocket.offered(head.fields), (TUNNELLED,))
+        await connection.write(websocket.handshake(head.fields, protocol))
+        return Spdy(Tunnel(WebSocket(connection)))
+    protocol = _agreed(head.values(_VERSION_HEADER), (PROTOCOL,))
+    await connection.write(_spdy_handshake(protocol))
+    return Spdy(connection)
 
 
 def _is_websocket(head: Head) -> bool:
@@ -171,7 +181,7 @@ def _spdy_handshake(protocol: str) -> bytes:
     ).encode()
 
 
-async def _refuse(connection: Connection, code: int, body: bytes, content_type: str = "application/json") -> None:
+async def refuse(connection: Connection, code: int, body: bytes, content_type: str = "application/json") -> None:
     """An ordinary answer in place of the upgrade."""
     top = f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     await connection.write(top.encode() + body)
