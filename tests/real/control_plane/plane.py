@@ -203,10 +203,11 @@ class Plane:
             commands |= {name: [str(volcano.folder / name)] for name in VOLCANO}
             settings = settings | {"commands": commands, "volcano": volcano.version}
         write_private(self.folder / "plane.json", json.dumps(settings))
-        for name in VOLCANO:
-            if name in settings["commands"]:
-                self.start(name)
-                self._until(lambda: self._answers(DEFAULT_QUEUE), READY_SECONDS, "Volcano made no queue", name, needed=(name,))
+        wanted = [name for name in VOLCANO if name in settings["commands"]]
+        for name in wanted:
+            self.start(name)
+        if wanted:
+            self._until(lambda: self._answers(DEFAULT_QUEUE), READY_SECONDS, "Volcano made no queue", "vc-scheduler", needed=wanted)
         return settings
 
     def start(self, name: str) -> None:
