@@ -31,6 +31,7 @@ async def _serve() -> None:
     from moorage.embedded import kubeconfig
     from moorage.embedded.control.run import run_controllers
     from moorage.embedded.local import open_cluster
+    from moorage.embedded.node.declared import numbered, read
     from moorage.embedded.node.run import Nodes
     from moorage.embedded.serve import serve_api
     from moorage.identity.pki import ensure_authority, ensure_server_certificate
@@ -40,11 +41,11 @@ async def _serve() -> None:
     authority = ensure_authority(home.pki)
     certificate = ensure_server_certificate(authority, home.pki, "cluster", [HOST, "localhost", "kubernetes.default.svc"])
     embedded = await open_cluster(home.cluster / "state.db")
-    names = [f"node-{number}" for number in range(settings.nodes)]
+    declared = read(list(settings.declared)) if settings.declared else numbered(settings.nodes)
     nodes = Nodes(
         embedded.with_manager("kubelet"),
         embedded.tokens,
-        names=names,
+        names=declared,
         folder=home.cluster / "nodes",
         api=(HOST, settings.api_port),
         ca=authority.pem,
@@ -53,7 +54,7 @@ async def _serve() -> None:
     try:
         async with serve_api(embedded, certificate, host=HOST, port=settings.api_port) as serving:
             kubeconfig.write(home.kubeconfig, serving.url, authority.pem, embedded.tokens.admin_token)
-            log.info("embedded cluster on %s, nodes %s", serving.url, ", ".join(names))
+            log.info("embedded cluster on %s, nodes %s", serving.url, ", ".join(one.name for one in declared))
 
             async def work() -> None:
                 controllers = embedded.with_manager("kube-controller-manager")

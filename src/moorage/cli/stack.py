@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from moorage.cli.home import Home, Process
 from moorage.clock import monotonic
 from moorage.errors import Conflict, Invalid, Unavailable
 from moorage.files import write_private
+from moorage.specs.manifest import Manifest
 
 ROLES = ("cluster", "server")
 HOST = "127.0.0.1"
@@ -42,6 +44,8 @@ class StackSettings:
     nodes: int = 2
     # The file that maps web addresses to local files; empty when there is none.
     url_map: str = ""
+    # Nodes as a file declared them; empty when only their number was asked for.
+    declared: Sequence[Manifest] = ()
 
     @property
     def api_url(self) -> str:

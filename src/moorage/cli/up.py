@@ -17,7 +17,7 @@ from moorage.cli.commands import command
 from moorage.cli.home import Home, default_home
 from moorage.cli.stack import StackSettings, answers, check_ports, read_settings, running, start, stop, trust, wait_ready, write_settings
 from moorage.cli.steps import Steps
-from moorage.errors import Conflict, NotFound
+from moorage.errors import Conflict, Invalid, NotFound
 from moorage.specs.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ SETTINGS = {
 _TOKEN_LIFE = timedelta(days=365)
 
 
-@command(None, "up", examples=["moorage up", "moorage up --nodes 3", "moorage up --tour examples/digits"])
-@click.option("--nodes", type=click.IntRange(1, 20), help="Nodes of the embedded cluster. Default: as before, 2 at first.")
+@command(None, "up", examples=["moorage up", "moorage up --nodes 3", "moorage up --nodes nodes.yaml", "moorage up --tour examples/digits"])
+@click.option(
+    "--nodes",
+    metavar="N|FILE",
+    help="Nodes of the embedded cluster: how many, or a YAML file that declares them (docs/how-to/operate.md). Default: as before, 2 at first.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the workspace service. Default: as before, 8450 at first.")
 @click.option("--api-port", type=click.IntRange(1, 65535), help="Port of the embedded cluster's API. Default: as before, 6550 at first.")
 @click.option(
@@ -48,7 +52,7 @@ _TOKEN_LIFE = timedelta(days=365)
 )
 @click.option("--tour", metavar="FOLDER", help="Then train, register, deploy and score the example in FOLDER.")
 def up(
-    session: Session, nodes: int | None, port: int | None, api_port: int | None, url_map: str | None, tour: str | None
+    session: Session, nodes: str | None, port: int | None, api_port: int | None, url_map: str | None, tour: str | None
 ) -> Manifest | None:
     """Start an embedded Kubernetes cluster and a workspace service on this machine, or go on where `moorage down` stopped.
 
@@ -61,13 +65,14 @@ def up(
     if tour is not None:
         check_tour(tour)
     mapped = None if url_map is None else _checked_map(url_map)
+    wanted = None if nodes is None else _checked_nodes(nodes)
     steps = Steps(3 + (4 if tour else 0), quiet=session.quiet)
     home.prepare()
     with home.locked():
         before = read_settings(home)
-        settings = StackSettings(
-            api_port or before.api_port, port or before.port, nodes or before.nodes, before.url_map if mapped is None else mapped
-        )
+        count, declared = (before.nodes, before.declared) if wanted is None else wanted
+        chosen = before.url_map if mapped is None else mapped
+        settings = StackSettings(api_port or before.api_port, port or before.port, count, chosen, declared)
         found = running(home)
         if len(found) == 3:
             raise Conflict(
@@ -161,6 +166,27 @@ def _start(home: Home, settings: StackSettings, *, adopt: bool) -> None:
     if home.process("supervisor") is None:
         start(home)
     wait_ready(home, settings)
+
+
+def _checked_nodes(given: str) -> tuple[int, tuple[Manifest, ...]]:
+    """How many nodes, and what a file declares of them; Invalid when it is neither a number nor such a file."""
+    from moorage.embedded.node import declared
+
+    if given.isdigit() and 0 < int(given) <= declared.MOST:
+        return int(given), ()
+    import yaml
+
+    try:
+        document = yaml.safe_load(Path(given).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(
+            f"--nodes takes a number from 1 to {declared.MOST} or a YAML file that declares nodes; {given} cannot be read: {error}.",
+            target="--nodes",
+        ) from error
+    except yaml.YAMLError as error:
+        raise Invalid(f"--nodes: {given} is no YAML: {error}.", target="--nodes") from error
+    found = declared.read(document)
+    return len(found), tuple(one.body for one in found)
 
 
 def _checked_map(text: str) -> str:

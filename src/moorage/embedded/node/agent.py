@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
@@ -17,8 +17,10 @@ from moorage.embedded.node import logs, machine
 from moorage.embedded.node.attach import attach
 from moorage.embedded.node.attempt import Attempt
 from moorage.embedded.node.conversations import converse
+from moorage.embedded.node.declared import Declared
+from moorage.embedded.node.devices import Allotment, Gpu
 from moorage.embedded.node.pod import HOST_IP, Pod, Record, Services
-from moorage.errors import Conflict, Invalid, MoorageError, NotFound
+from moorage.errors import Conflict, Invalid, MoorageError, NotFound, Unavailable
 from moorage.ids import digest
 from moorage.kube.cluster import LogOptions, PatchType
 from moorage.kube.informer import Informer
@@ -70,10 +72,15 @@ class Node:
     Args:
         folder: pods, their logs and volumes.
         pods: all pods of the cluster; the node picks its own.
+        gpus: those of the machine's that are this node's to give.
     """
 
-    def __init__(self, name: str, folder: Path, services: Services, pods: Informer, addresses: Addresses) -> None:
-        self.name = name
+    def __init__(
+        self, declared: Declared, folder: Path, services: Services, pods: Informer, addresses: Addresses, gpus: Sequence[Gpu] = ()
+    ) -> None:
+        self.name = declared.name
+        self._declared = declared
+        self._gpus = Allotment(gpus)
         self.folder = folder
         self._services = services
         self._informer = pods
@@ -93,12 +100,15 @@ class Node:
             "addresses": [{"type": "InternalIP", "address": HOST_IP}, {"type": "Hostname", "address": self.name}],
             "nodeInfo": machine.node_info(),
         }
-        body: Manifest = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "labels": machine.labels(self.name)}}
+        labels = {**machine.labels(self.name), **self._declared.labels}
+        body: Manifest = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "labels": labels}}
+        if self._declared.taints:
+            body["spec"] = {"taints": [dict(taint) for taint in self._declared.taints]}
         cluster = self._services.cluster
         try:
             await cluster.create(NODE, {**body, "status": status})
         except Conflict:
-            await cluster.patch(NODE, self.name, None, {"metadata": {"labels": machine.labels(self.name)}})
+            await cluster.patch(NODE, self.name, None, {"metadata": {"labels": labels}})
         await cluster.patch(NODE, self.name, None, {"status": status}, type=PatchType.MERGE, subresource="status")
 
     async def run(self) -> None:
@@ -178,6 +188,8 @@ class Node:
                 shutil.rmtree(folder)
                 continue
             self._addresses.keep(record.ip)
+            if not _is_over(known or record.manifest):
+                self._gpus.keep(folder.name, record.gpus)
             self._keep(known or record.manifest, record)
             if known is None:
                 self._pods[folder.name].gone()
@@ -193,7 +205,23 @@ class Node:
                 kept.update(new)
         elif new is not None and new["spec"].get("nodeName") == self.name:
             record = Record(new, self._addresses.take(uid), (new.get("status") or {}).get("startTime") or rfc3339(now()), {})
+            refused = self._give(new, record)
             self._keep(new, record)
+            if refused is not None:
+                self._pods[uid].reject("UnexpectedAdmissionError", refused)
+
+    def _give(self, manifest: Manifest, record: Record) -> str | None:
+        """Take the GPUs that a pod asks for; the reason when they are not there."""
+        for uid, pod in self._pods.items():
+            if _is_over(pod.manifest):
+                self._gpus.release(uid)
+        if not self._gpus.gpus:
+            return None
+        try:
+            record.gpus = self._gpus.give(manifest["metadata"]["uid"], manifest["spec"])
+        except Unavailable as error:
+            return error.message
+        return None
 
     def _keep(self, manifest: Manifest, record: Record) -> None:
         uid = manifest["metadata"]["uid"]
@@ -217,6 +245,7 @@ class Node:
         self._pods.pop(pod.uid, None)
         self._tasks.pop(pod.uid, None)
         self._addresses.release(pod.record.ip)
+        self._gpus.release(pod.uid)
 
     def _again(self, pod: Pod) -> None:
         if self._closed:
@@ -262,7 +291,10 @@ def _condition(type: str, status: str, reason: str, moment: str) -> Manifest:
     return {"type": type, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": moment, "lastTransitionTime": moment}
 
 
-def services_of(services: Services, name: str, index: int, count: int) -> Services:
-    """The same services, with the machine as this node offers it."""
-    own = replace(services.machine, allocatable=machine.capacity(index, count, services.machine.folder))
-    return replace(services, machine=own)
+def _is_over(pod: Manifest) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def services_of(services: Services, offered: Mapping[str, str]) -> Services:
+    """The same services, with the machine as a node offers it."""
+    return replace(services, machine=replace(services.machine, allocatable=offered))

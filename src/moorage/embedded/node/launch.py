@@ -14,6 +14,7 @@ from typing import Any
 from moorage.embedded.node import mounts
 from moorage.embedded.node.attempt import LogLimits
 from moorage.embedded.node.cgroups import Cgroups, Limits
+from moorage.embedded.node.devices import Gpu
 from moorage.embedded.node.environment import Surroundings, command, expand, resolve
 from moorage.embedded.node.images import Images, is_component
 from moorage.embedded.node.mounts import Entry, Mount
@@ -41,6 +42,7 @@ class Machine:
 
     Args:
         api: host and port of the Kubernetes API, as containers reach it.
+        gpus: all of the machine, whichever node offers them.
     """
 
     confinement: Confinement
@@ -49,6 +51,7 @@ class Machine:
     api: tuple[str, int]
     folder: Path
     allocatable: Mapping[str, str] = field(default_factory=dict)
+    gpus: Sequence[Gpu] = ()
     log_limits: LogLimits = field(default_factory=LogLimits)
     shortest_grace: timedelta = timedelta(seconds=2)
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from moorage.embedded.node import cgroups, shim
+from moorage.embedded.node import cgroups, devices, shim
+from moorage.embedded.node.devices import Gpu
 from moorage.embedded.node.images import of_this_installation
 from moorage.embedded.node.launch import Confinement, Machine
 from moorage.specs.manifest import Manifest
@@ -39,15 +40,16 @@ async def confinement(folder: Path) -> Confinement:
     return Confinement("none", f"the kernel does not allow a mount namespace: {reason}")
 
 
-async def inspect(folder: Path, api: tuple[str, int], *, confined: Confinement | None = None) -> Machine:
-    """The machine as all nodes see it. `confined` overrides what the kernel allows."""
+async def inspect(folder: Path, api: tuple[str, int], *, confined: Confinement | None = None, gpus: Sequence[Gpu] | None = None) -> Machine:
+    """The machine as all nodes see it. `confined` overrides what the kernel allows, `gpus` what the driver tells."""
     folder.mkdir(parents=True, exist_ok=True)
     controllers = await asyncio.to_thread(cgroups.detect)
-    return Machine(confined or await confinement(folder), controllers, of_this_installation(folder / "bin"), api, folder)
+    found = await asyncio.to_thread(devices.find) if gpus is None else gpus
+    return Machine(confined or await confinement(folder), controllers, of_this_installation(folder / "bin"), api, folder, gpus=found)
 
 
-def capacity(index: int, count: int, folder: Path) -> dict[str, str]:
-    """What node number `index` of `count` offers: every core, since cores are shared by time, and its part of what is not."""
+def capacity(count: int, gpus: int, folder: Path) -> dict[str, str]:
+    """What each of `count` nodes offers: every core, since cores are shared by time, and its part of what is not."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // count
     offered = {
         "cpu": str(os.cpu_count() or 1),
@@ -55,15 +57,7 @@ def capacity(index: int, count: int, folder: Path) -> dict[str, str]:
         "pods": str(MAX_PODS),
         "ephemeral-storage": f"{shutil.disk_usage(folder).total // 1024}Ki",
     }
-    if gpus := len(gpu_devices(index, count)):
-        offered["nvidia.com/gpu"] = str(gpus)
-    return offered
-
-
-def gpu_devices(index: int, count: int) -> list[str]:
-    """The GPUs of a node: dealt out in turn, so that no two nodes offer the same one."""
-    devices = sorted((name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)), key=lambda name: int(name[6:]))
-    return devices[index::count]
+    return {**offered, devices.RESOURCE: str(gpus)} if gpus else offered
 
 
 def labels(name: str) -> dict[str, str]:

@@ -7,13 +7,13 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from moorage.clock import now, parse_rfc3339, rfc3339_micro
-from moorage.embedded.node import images, launch
+from moorage.embedded.node import devices, images, launch
 from moorage.embedded.node.container import Container
 from moorage.embedded.node.decide import Decision, Ending, decide, ending, grace_of
 from moorage.embedded.node.environment import Surroundings
@@ -82,6 +82,7 @@ class Record:
     ip: str
     started: str
     delays: dict[str, RestartDelay]
+    gpus: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
@@ -90,12 +91,12 @@ class Record:
         except FileNotFoundError:
             return None
         delays = {name: RestartDelay(timedelta(seconds=item[0]), parse_rfc3339(item[1])) for name, item in text["delays"].items()}
-        return cls(text["manifest"], text["ip"], text["started"], delays)
+        return cls(text["manifest"], text["ip"], text["started"], delays, text.get("gpus") or {})
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         delays = {name: [entry.delay.total_seconds(), rfc3339_micro(entry.updated)] for name, entry in self.delays.items()}
-        text = json.dumps({"manifest": self.manifest, "ip": self.ip, "started": self.started, "delays": delays})
+        text = json.dumps({"manifest": self.manifest, "ip": self.ip, "started": self.started, "delays": delays, "gpus": self.gpus})
         fresh = folder / "pod.json.new"
         fresh.write_text(text)
         fresh.rename(folder / "pod.json")
@@ -158,6 +159,11 @@ class Pod:
             self._evicted = Ending(grace_of(self.manifest["spec"]), "Terminated", _SHUTDOWN, failed=True)
         self.wake()
         return self.halted
+
+    def reject(self, reason: str, message: str) -> None:
+        """Refuse the pod before anything of it starts."""
+        self._evicted = Ending(timedelta(0), reason, message, failed=True)
+        self.event_once("Warning", reason, message)
 
     def gone(self) -> None:
         """The object is no more: end its containers and forget it."""
@@ -338,6 +344,8 @@ class Pod:
         place = Place(self.folder, container.place())
         document = launch.compose(spec, around, paths, place, self._services.machine, token=token)
         self._tell_mounts(document)
+        # Last, as a device plugin's: what somebody else wrote into the template must not show another's GPU.
+        document["env"] |= devices.environment(self._services.machine.gpus, self.record.gpus.get(container.name, ()))
         return document
 
     def _surroundings(self, pod: Manifest) -> Surroundings:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from moorage.embedded.backend import Asked, Talk
 from moorage.embedded.node.agent import POD_NETWORK, Addresses, Node, services_of
+from moorage.embedded.node.declared import Declared
+from moorage.embedded.node.devices import RESOURCE, Gpu, deal
 from moorage.embedded.node.launch import Confinement
-from moorage.embedded.node.machine import inspect
+from moorage.embedded.node.machine import capacity, inspect
 from moorage.embedded.node.pod import Services, Sources
 from moorage.embedded.node.proxy import ServiceProxy
 from moorage.embedded.node.volumes import TokenSource
@@ -51,13 +53,14 @@ class Nodes:
 
     Args:
         tokens: the API's own issuer, or whatever else brings the tokens of pods.
-        names: the nodes; the machine's memory and GPUs are divided among them.
+        names: the nodes, by name or as declared; the machine's memory and GPUs are divided among them.
         folder: one folder per node in it (`cluster/nodes`).
         api: host and port of the Kubernetes API, for in-cluster clients.
         ca: PEM of the authority that signed the API's certificate.
         confined: forces how containers are confined; None: whatever the kernel allows.
         proxied: whether Services are forwarded.
         network: where pods get their addresses.
+        gpus: those to give to containers; None: whatever NVIDIA's driver tells of.
     """
 
     def __init__(
@@ -65,37 +68,42 @@ class Nodes:
         cluster: Cluster,
         tokens: TokenIssuer | TokenSource,
         *,
-        names: Sequence[str],
+        names: Sequence[str | Declared],
         folder: Path,
         api: tuple[str, int],
         ca: bytes,
         confined: Confinement | None = None,
         proxied: bool = True,
         network: IPv4Network = POD_NETWORK,
+        gpus: Sequence[Gpu] | None = None,
     ) -> None:
         self._cluster = cluster
         self._tokens = PodTokens(cluster, tokens) if isinstance(tokens, TokenIssuer) else tokens
-        self._names = tuple(names)
+        self._nodes = tuple(Declared(one) if isinstance(one, str) else one for one in names)
         self._folder = folder
         self._api = api
         self._ca = ca
         self._confined = confined
         self._proxied = proxied
         self._network = network
+        self._gpus = gpus
         self.ready = asyncio.Event()
         self.nodes: dict[str, Node] = {}
 
     async def run(self) -> None:
         """Keep all nodes until cancelled; containers go on without us."""
-        machine = await inspect(self._folder, self._api, confined=self._confined)
+        machine = await inspect(self._folder, self._api, confined=self._confined, gpus=self._gpus)
         kinds = {kind: Informer(self._cluster, kind) for kind in (POD, CONFIG_MAP, SECRET, PVC, PV, SERVICE_ACCOUNT)}
         sources = Sources(kinds[CONFIG_MAP], kinds[SECRET], kinds[PVC], kinds[PV], kinds[SERVICE_ACCOUNT])
         recorder = EventRecorder(self._cluster, "kubelet")
         services = Services(self._cluster, recorder, sources, self._tokens, machine, self._ca)
         addresses = Addresses(single=not sys.platform.startswith("linux"), network=self._network)
-        for index, name in enumerate(self._names):
-            own = services_of(services, name, index, len(self._names))
-            self.nodes[name] = Node(name, self._folder / name, own, kinds[POD], addresses)
+        asked = [int(one.capacity[RESOURCE]) if RESOURCE in one.capacity else None for one in self._nodes]
+        dealt = deal(machine.gpus, asked)
+        for index, declared in enumerate(self._nodes):
+            offered = {**capacity(len(self._nodes), len(dealt[index]), self._folder), **declared.capacity}
+            own = services_of(services, offered)
+            self.nodes[declared.name] = Node(declared, self._folder / declared.name, own, kinds[POD], addresses, dealt[index])
         async with asyncio.TaskGroup() as tasks:
             for informer in kinds.values():
                 tasks.create_task(informer.run())
