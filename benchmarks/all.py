@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import api
 import processes
 import router
 import scoring
@@ -36,6 +37,7 @@ def _script(name: str, *words: str, timeout: float = 120) -> Callable[[], Iterat
 
 PARTS: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
     "stack": ("The whole stack", stack.measure),
+    "api": ("API of the workspace service", api.measure),
     "cli": ("Command line, CPU time", _script("cli_start.py")),
     "embedded": ("Embedded cluster's API", _script("embedded_api.py")),
     "router": ("Router", router.measure),

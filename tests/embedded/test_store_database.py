@@ -100,6 +100,15 @@ async def test_counters_survive_writers_that_meet(store: Store) -> None:
     assert (await store.read(lambda tx: tx.resources.get(JOB))).body == {"n": 12}
 
 
+async def test_many_who_look_at_a_collection_and_add_to_it_all_succeed(store: Store) -> None:
+    def add(tx: Transaction) -> None:
+        taken = tx.resources.names(W, "jobs")
+        tx.resources.create(ResourceKey(W, "jobs", f"j{len(taken)}"), {"among": len(taken)})
+
+    await asyncio.gather(*(store.write(add) for _ in range(40)))
+    assert len(await store.read(lambda tx: tx.resources.names(W, "jobs"))) == 40
+
+
 async def test_desired_objects_get_growing_revisions_and_deletions_are_remembered_until_pruned(store: Store, clock: SetClock) -> None:
     await store.write(lambda tx: tx.clusters.put("c1", "/subscriptions/s/C", {}))
     first = await store.write(lambda tx: tx.desired.apply("c1", POD, {"spec": 1}, OWNER))

@@ -1,4 +1,4 @@
-"""The database itself: opening, migrating, units of work in threads. SQLite has one writer thread; PostgreSQL is serializable with retries.
+"""The database itself: opening, migrating, units of work in threads. One thread writes; PostgreSQL is serializable, with retries when processes meet.
 
 A committed write is on disk (`synchronous=FULL`): the gateway's receipts promise as much.
 """
@@ -49,7 +49,8 @@ class Store:
         self._key = SealingKey(key)
         self._now = now
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
-        self._writers = ThreadPoolExecutor(1 if writer.dialect.name == "sqlite" else _READERS, thread_name_prefix="store-write")
+        # One on PostgreSQL too: transactions of one process that run at once conflict with each other nearly always, and give up (benchmarks/api.py).
+        self._writers = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._listener: Listener | None = None
         self.changes = Changes()
 
