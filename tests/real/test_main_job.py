@@ -18,10 +18,11 @@ from moorage.extension.settings import parse_settings
 from tests.real import audit
 from tests.real.audit import Permission
 from tests.real.control_plane.plane import Plane, routed
+from tests.real.inventory import inventory
 from tests.real.workspace import COMPUTE, SETTINGS, TRAINING, Workspace, served_workspace
 from tests.stack.conftest import EXAMPLE
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # Needed, but only after what does not happen in these tests.
 RARELY = {
@@ -49,7 +50,13 @@ compute: azureml:local
 
 
 @pytest.fixture(scope="module")
-def workspace(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def before() -> set[tuple[str, str, str]]:
+    """What the cluster held before the extension was installed, once `workspace` is there."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def workspace(plane: Plane, before: set[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A workspace with the extension installed and the cluster attached; `since` says where its part of the audit log begins."""
     # Below /tmp each container has a folder of its own, and they take the environment's packages from the service's machine.
     folder = Path("/var/tmp") / tmp_path_factory.mktemp("real").name
@@ -57,6 +64,7 @@ def workspace(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     try:
         with served_workspace(folder / "home", plane.layout.kubeconfig) as workspace:
             workspace.since = since
+            before.update(inventory(workspace.kubectl))
             # Our own pods need no more than the strictest Pod Security Standard allows; users' images may run as root, which it forbids.
             workspace.kubectl("create", "namespace", NAMESPACE)
             workspace.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
@@ -87,9 +95,9 @@ def test_a_canceled_job_ends_and_leaves_no_pod(workspace: Workspace, tmp_path: P
     job = tmp_path / "job.yml"
     job.write_text(WAITING.format(gate="/nowhere"))
     workspace.ok("job", "create", "-f", str(job), "--name", "canceled")
-    workspace.until(lambda: _status(workspace, "canceled") == "Running", "the job runs", 60)
+    workspace.until(lambda: _status(workspace, "canceled") == "Running", "the job runs", 120)
     workspace.ok("job", "cancel", "-n", "canceled")
-    workspace.until(lambda: _status(workspace, "canceled") == "Canceled", "the job is canceled", 60)
+    workspace.until(lambda: _status(workspace, "canceled") == "Canceled", "the job is canceled", 120)
     assert "canceled" not in workspace.kubectl("get", "pods", "-n", TRAINING, "-o", "name")
 
 
@@ -100,7 +108,7 @@ def test_a_job_outlives_a_restart_of(component: str, plane: Plane, workspace: Wo
     job = tmp_path / "job.yml"
     job.write_text(WAITING.format(gate=gate))
     workspace.ok("job", "create", "-f", str(job), "--name", name)
-    workspace.until(lambda: _status(workspace, name) == "Running", "the job runs", 60)
+    workspace.until(lambda: _status(workspace, name) == "Running", "the job runs", 120)
     restarting = threading.Thread(target=plane.restart, args=(component,))
     restarting.start()
     # The job ends while nobody can be told.
@@ -121,13 +129,13 @@ def test_the_model_is_served_and_scores(workspace: Workspace, tmp_path: Path) ->
     answer = workspace.ok("online-endpoint", "invoke", "-n", "digits", "--request-file", str(request))
     assert len(answer.json["digits"]) == 1
     workspace.ok("online-endpoint", "delete", "-n", "digits", "--yes")
-    workspace.until(lambda: "digits-blue" not in workspace.kubectl("get", "pods", "-n", TRAINING, "-o", "name"), "its pods go", 60)
+    workspace.until(lambda: "digits-blue" not in workspace.kubectl("get", "pods", "-n", TRAINING, "-o", "name"), "its pods go", 120)
 
 
 def test_a_detached_compute_keeps_only_what_is_its_users(workspace: Workspace) -> None:
     workspace.ok("compute", "detach", "--name", COMPUTE, "--yes")
-    left = workspace.kubectl("get", "trainingjobs,onlinedeployments,onlineendpoints,jobs,pods,secrets", "-n", TRAINING, "-o", "name")
-    assert left.strip() == ""
+    kinds = "trainingjobs,onlinedeployments,onlineendpoints,jobs,pods,secrets"
+    workspace.until(lambda: workspace.kubectl("get", kinds, "-n", TRAINING, "-o", "name").strip() == "", "all that we made there goes", 120)
     assert "moorage-environments" in workspace.kubectl("get", "persistentvolumeclaims", "-n", TRAINING, "-o", "name")
 
 
@@ -142,8 +150,18 @@ def test_our_service_accounts_use_every_right_they_have_and_need_no_other(plane:
     assert granted >= RARELY
 
 
-def test_the_extension_leaves_nothing_but_what_belongs_to_others(workspace: Workspace) -> None:
+def test_the_extension_leaves_nothing_but_what_belongs_to_others(workspace: Workspace, before: set[tuple[str, str, str]]) -> None:
+    during = inventory(workspace.kubectl)
+    assert {("Namespace", "<none>", NAMESPACE), ("ClusterRole", "<none>", "moorage-gateway")} <= during - before
     workspace.ok("extension", "delete", "--name", "moorage", "--force", "--yes")
+    # Of the whole cluster, custom resource definitions included; a namespace in which somebody trained stays, with its prepared environments.
+    mine = {
+        ("Namespace", "<none>", TRAINING),
+        ("ServiceAccount", TRAINING, "default"),
+        ("ConfigMap", TRAINING, "kube-root-ca.crt"),
+        ("PersistentVolumeClaim", TRAINING, "moorage-environments"),
+    }
+    assert inventory(workspace.kubectl) - before == mine
     left = workspace.kubectl(
         "get", "clusterroles,clusterrolebindings,deployments,secrets,serviceaccounts", "-A", "-l", "moorage.dev/extension"
     )
