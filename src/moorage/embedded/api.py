@@ -45,9 +45,9 @@ _NOT_IMPLEMENTED = frozenset(
 
 
 class Api:
-    """The ASGI application. `close` ends the watches and followed logs it serves; the registry stays open."""
+    """The ASGI application. `backend` is asked at each use, since nodes may come after the server. `close` ends the watches and followed logs it serves; the registry stays open."""
 
-    def __init__(self, registry: Registry, backend: NodeBackend, issuer: TokenIssuer, *, address: str = "127.0.0.1") -> None:
+    def __init__(self, registry: Registry, backend: Callable[[], NodeBackend], issuer: TokenIssuer, *, address: str = "127.0.0.1") -> None:
         self._registry = registry
         self._backend = backend
         self._issuer = issuer
@@ -168,7 +168,7 @@ class Api:
     async def _logs(self, request: Request, target: Target) -> Response:
         if request.method != "GET":
             raise Invalid("the server does not allow this method on the requested resource", code="MethodNotAllowed")
-        chunks = pod_logs(self._registry, self._backend, target.namespace, target.name, log_options(request))
+        chunks = pod_logs(self._registry, self._backend(), target.namespace, target.name, log_options(request))
         # The first chunk is fetched here, because a failure before it still can be a Status.
         iterator = aiter(chunks)
         try:

@@ -47,7 +47,7 @@ async def serve_api(
     """
     bound = _bind(host, port)
     address, taken = bound.getsockname()[:2]
-    api = Api(cluster.registry, cluster.backend, cluster.tokens, address=f"{address}:{taken}")
+    api = Api(cluster.registry, lambda: cluster.backend, cluster.tokens, address=f"{address}:{taken}")
     config = uvicorn.Config(
         api,
         lifespan="off",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from urllib.parse import parse_qsl
@@ -65,7 +65,7 @@ def is_stream(path: str) -> bool:
 class Streamer:
     """Serves exec, attach and port-forward over one registry and its nodes."""
 
-    def __init__(self, registry: Registry, backend: NodeBackend, gate: Gate) -> None:
+    def __init__(self, registry: Registry, backend: Callable[[], NodeBackend], gate: Gate) -> None:
         self._registry = registry
         self._backend = backend
         self._gate = gate
@@ -125,17 +125,17 @@ class Streamer:
         if not (asked.stdin or asked.stdout or asked.stderr):
             raise Invalid("you must specify at least 1 of stdin, stdout, stderr", code="BadRequest")
         try:
-            self._backend.running(node, pod, asked.container)
+            self._backend().running(node, pod, asked.container)
         except NotFound as missing:
             # As a kubelet says it, since clients show a plain text behind words of their own.
             await refuse(connection, 500, missing.message.encode(), "text/plain; charset=utf-8")
             return
         channels = await open_channels(head, connection, asked)
         if channels is not None:
-            await talks.run(self._backend, node, pod, asked, channels)
+            await talks.run(self._backend(), node, pod, asked, channels)
 
     async def _forward(self, head: Head, connection: Connection, node: str, pod: Manifest) -> None:
-        await Forwarder(self._backend, node, pod, await open_session(head, connection)).run()
+        await Forwarder(self._backend(), node, pod, await open_session(head, connection)).run()
 
 
 async def open_channels(head: Head, connection: Connection, asked: Asked) -> Channels | None:
