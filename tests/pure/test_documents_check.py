@@ -107,7 +107,11 @@ def test_a_placeholder_that_names_no_input_is_refused() -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "expected"),
     [
-        (Kind.JOB, "type: automl\n", "train.yml:1: type: 'automl': automated machine learning is not supported yet; submit a command job for each setting."),
+        (
+            Kind.JOB,
+            "type: automl\n",
+            "train.yml:1: type: 'automl': automated machine learning is not supported yet; submit a command job for each setting.",
+        ),
         (Kind.JOB, "type: spark\n", "train.yml:1: type: 'spark': Spark jobs are not supported yet; run Spark in a command job."),
         (Kind.JOB, "type: parallel\n", "train.yml:1: type: 'parallel': a parallel job runs inside a pipeline; make it a step of one."),
         (Kind.JOB, "type: comand\n", "train.yml:1: type: 'comand' is not one of command, sweep, pipeline. Did you mean 'command'?"),
