@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
@@ -11,7 +12,11 @@ import click
 from moorage.cli.commands import command
 from moorage.cli.session import Session
 from moorage.errors import Invalid, Unauthenticated
+from moorage.ids import Workspace
 from moorage.specs.manifest import Manifest
+
+if TYPE_CHECKING:
+    from moorage.client.signin import Identity
 
 
 @command(
@@ -59,9 +64,7 @@ def login(session: Session, url: str | None, ca: str | None, token_stdin: bool, 
         }
     )
     session.say(f"signed in to {url} as '{identity.name}'; written to {file}")
-    return _described(
-        url, identity.name, identity.roles, workspace.subscription, workspace.resource_group, workspace.name, identity.expires
-    )
+    return _described(url, identity, workspace)
 
 
 @command(None, "logout", examples=["moorage logout"])
@@ -88,22 +91,22 @@ def whoami(session: Session) -> Manifest:
             f"nobody is signed in: the profile has no {missing}. Use `moorage login`, or `moorage up`.", code="NotSignedIn"
         )
     identity = identify(profile.url, profile.token, profile.ca)
-    return _described(
-        profile.url, identity.name, identity.roles, profile.subscription, profile.resource_group, profile.workspace, identity.expires
-    ) | {"token_from": profile.sources.get("token", "")}
+    # What the profile says of the workspace, even when it is incomplete.
+    named = Workspace(profile.subscription, profile.resource_group, profile.workspace)
+    return _described(profile.url, identity, named) | {"token_from": profile.sources.get("token", "")}
 
 
-def _described(url: str, name: str, roles: Manifest, subscription: str, resource_group: str, workspace: str, expires: object) -> Manifest:
+def _described(url: str, identity: Identity, workspace: Workspace) -> Manifest:
     from moorage.clock import rfc3339
 
     return {
-        "name": name,
+        "name": identity.name,
         "url": url,
-        "roles": [{"scope": scope, "role": role} for scope, role in sorted(roles.items())],
-        "subscription": subscription,
-        "resource_group": resource_group,
-        "workspace": workspace,
-        "expires": rfc3339(expires) if expires else None,  # type: ignore[arg-type]
+        "roles": [{"scope": scope, "role": role} for scope, role in sorted(identity.roles.items())],
+        "subscription": workspace.subscription,
+        "resource_group": workspace.resource_group,
+        "workspace": workspace.name,
+        "expires": rfc3339(identity.expires) if identity.expires else None,
     }
 
 

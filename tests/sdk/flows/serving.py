@@ -31,8 +31,8 @@ import glob, json, os
 
 def init():
     global words
-    folder = os.environ.get("AZUREML_MODEL_DIR", "")
-    words = [open(each).read() for each in glob.glob(folder + "/**/*.txt", recursive=True)]
+    folder = os.environ.get("AZUREML_MODEL_DIR")
+    words = [open(each).read() for each in glob.glob(folder + "/**/*.txt", recursive=True)] if folder else []
 
 def run(raw):
     print("asked", raw)

@@ -63,7 +63,9 @@ def _render(call: Call, resource: Resource) -> Manifest:
 async def _discovery(call: Call) -> Answer:
     base = call.base_url
     # `service` and `version` are ours: by them a client knows whom it found.
-    return Answer({"service": "moorage", "version": __version__, "api": base, "history": base, "data": base, "studio": base, "mlflow": base})
+    return Answer(
+        {"service": "moorage", "version": __version__, "api": base, "history": base, "data": base, "studio": base, "mlflow": base}
+    )
 
 
 async def _metadata(call: Call) -> Response:
