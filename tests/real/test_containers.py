@@ -181,7 +181,7 @@ def workspace(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             workspace.install()
             yield workspace
             workspace.remove()
-            workspace.kubectl("delete", "namespace", TRAINING, "--ignore-not-found")
+            Kubectl(plane)("delete", "namespace", TRAINING, "--ignore-not-found")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -273,7 +273,7 @@ def test_a_job_whose_node_is_lost_runs_again_once_the_node_is_given_up(
 ) -> None:
     lost = NODES[1]
     kubectl("cordon", NODES[0].name)
-    submit(workspace, tmp_path, "survivor", "until [ -e /tmp/gate ]; do sleep 0.1; done; echo through the gate")
+    submit(workspace, tmp_path, "survivor", "trap 'exit 1' TERM; until [ -e /tmp/gate ]; do sleep 0.1; done; echo through the gate")
     try:
         workspace.until(lambda: status(workspace, "survivor") == "Running", "the job runs", SECONDS)
         (first,) = pods_of(kubectl, "survivor")

@@ -117,6 +117,8 @@ class Plane:
                 )
             if settings is None:
                 made_of = kubelet() if kubelet is not None else None
+                if made_of is not None:
+                    made_of["images"] = self.machine.keep(made_of["images"])
                 found = binaries()
                 settings = {
                     "minor": minor,
@@ -228,7 +230,7 @@ class Plane:
             for number in range(count):
                 self.machine.start(Node(number), count, layout.url, binaries_of(prepared), map(Path, prepared["images"]))
             furnish(layout.kubeconfig, self.folder / "machine" / "volumes")
-            self._until(lambda: self._ready_nodes() == count, NODE_SECONDS, "the nodes are not ready", Node(0).name)
+            self._until(lambda: self._kubelets_ready(count), NODE_SECONDS, "the nodes are not ready", Node(0).name)
             return
         words = [sys.executable, "-m", "tests.real.nodes", "--count", str(count), "--folder", str(self.folder / "machine")]
         words += ["--kubeconfig", str(layout.kubeconfig), "--server", layout.url, "--pki", str(layout.pki)]
@@ -265,6 +267,11 @@ class Plane:
         write_private(self.folder / f"{name}.pid", json.dumps(asdict(Process(name, process.pid, started(process.pid)))))
         # Ours until we end, then init's; nobody waits for it.
         process.returncode = 0
+
+    def _kubelets_ready(self, count: int) -> bool:
+        if ended := self.machine.ended(count):
+            raise Failed(ended)
+        return self._ready_nodes() == count
 
     def _ready_nodes(self) -> int:
         nodes = json.loads(self._call(self.layout.url + "/api/v1/nodes", "admin"))["items"]

@@ -47,12 +47,16 @@ def pause_image(binaries: NodeBinaries) -> Path:
 
 def component_image() -> Path:
     """Of this work tree as it is."""
-    return _kept("component", inputs_digest(), lambda path: build_component(path, compress=False))
+    return _kept("component", inputs_digest(), lambda path: build_component(path, compress=False, trees=cache().parent / "images"))
 
 
 def plain_image() -> Path:
     """Debian's essential packages as they are."""
-    return _kept("plain", _digest(), lambda path: build(path, _user_facts(PLAIN, ["ca-certificates"]), PLAIN, compress=False))
+    return _kept(
+        "plain",
+        _digest(),
+        lambda path: build(path, _user_facts(PLAIN, ["ca-certificates"]), PLAIN, compress=False, trees=cache().parent / "images"),
+    )
 
 
 def sklearn_image() -> Path:
@@ -65,7 +69,7 @@ def sklearn_image() -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as name:
             installed = Path(name) / "installed"
             install(installed, ["--no-index", "--find-links", str(wheels(REQUIREMENTS)), *REQUIREMENTS])
-            build(path, facts, SKLEARN, installed=installed, parts={"packages": prefix.strip("/") + "/"}, compress=False)
+            build(path, facts, SKLEARN, installed=installed, parts={"packages": prefix.strip("/") + "/"}, compress=False, trees=path.parent)
 
     return _kept("sklearn", _digest(), make)
 

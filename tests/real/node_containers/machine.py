@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,26 @@ class Machine:
     @property
     def cgroup(self) -> str:
         return f"moorage-test-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]}"
+
+    def keep(self, archives: Iterable[str]) -> list[str]:
+        """The image archives under names of our own: the cache forgets them when it has newer ones, and a node that comes back imports them again."""
+        folder = self.folder / "images"
+        folder.mkdir(exist_ok=True)
+        kept = []
+        for each in map(Path, archives):
+            target = folder / each.name
+            if not target.exists():
+                try:
+                    os.link(each, target)
+                except OSError:
+                    shutil.copyfile(each, target)  # another file system
+            kept.append(str(target))
+        return kept
+
+    def ended(self, count: int) -> str:
+        """What a node that should run said at its end; empty when all run."""
+        found = [node for node in map(Node, range(count)) if self.process(node) is None]
+        return f"{found[0].name} ended.\n{self.told(found[0])}" if found else ""
 
     def taken(self) -> str:
         """Why the addresses are not free for these nodes; empty when they are."""
