@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from moorage.cli.run import log_to_stderr
@@ -13,7 +15,9 @@ from moorage.embedded.control.run import run_controllers
 from moorage.embedded.local import open_cluster
 from moorage.embedded.node.run import Nodes
 from moorage.embedded.serve import serve_api
+from moorage.errors import NotFound
 from moorage.identity.pki import ensure_authority, ensure_server_certificate
+from moorage.kube.kinds import POD
 
 
 async def main(folder: Path) -> None:
@@ -43,6 +47,10 @@ async def main(folder: Path) -> None:
         for task in working:
             if task.done():
                 task.result()
+        # Nobody waits for the grace of what the cases leave.
+        for pod in (await cluster.list(POD)).items:
+            with suppress(NotFound):
+                await cluster.delete(POD, pod["metadata"]["name"], pod["metadata"]["namespace"], grace=timedelta(0))
         await nodes.stop_containers()
         for task in working:
             task.cancel()

@@ -33,7 +33,7 @@ import yaml
 FOLDER = Path(__file__).parent
 CASES, MANIFESTS = FOLDER / "cases", FOLDER / "manifests"
 # A step may wait for pods on a loaded machine; kubectl's own --timeout of the cases is shorter.
-STEP_SECONDS = 150
+STEP_SECONDS = 120
 _TITLE = re.compile(r"^## (?P<title>.*?)(?P<flags>( \((slow|exclusive)\))*)$")
 _DIFFERS = re.compile(r"^\[embedded: (?P<reason>.+)\]$")
 
@@ -194,10 +194,14 @@ _REPLACED = (
     (rf"-{_RANDOM}{{5}}\b", "-<random>"),
     (rf"(pod-template-hash[\"']?[:=] ?[\"']?){_RANDOM}+", r"\1<hash>"),
     (r"\b(127|10|198|172|192)(\.\d{1,3}){3}\b", "<ip>"),
+    (r"\b(\d+):3[0-2]\d{3}/", r"\1:<port>/"),
+    (r"(nodePort\"?: ?)\d{5}", r"\1<port>"),
     (r"https://(<ip>|localhost):\d+", "https://<api>"),
     (r"(?<![\w=-])(?<!for )(\d+d(\d+h)?|\d+h(\d+m)?|(\d{1,2}m)?\d+s|\d{1,2}m)(?= |$|\)|,)", "<age>"),
     (r"(?<=\S) {2,}(?=\S)", "  "),
     (r"\t+", "  "),
+    # Which containers of fields an update owns follows from Go's zero values; docs/limits.md.
+    (r"^ +\.: \{\}\n", ""),
     (r"[ \t]+$", ""),
 )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moorage.clock import Clock
-from moorage.embedded import crds, defaults, fieldcheck, pods, schema, services, validation
+from moorage.embedded import chain, crds, defaults, fieldcheck, limitranges, pods, schema, services, validation, webhooks
 from moorage.embedded.kinds import Resource
 from moorage.embedded.objects import ObjectStore
 from moorage.errors import Invalid
@@ -28,6 +28,16 @@ class View:
     clock: Clock
 
 
+def default(resource: Resource, manifest: Manifest) -> None:
+    """The defaults of the kind, in place: part of decoding on Kubernetes, so that they belong to whoever creates the object."""
+    if resource.definition is not None:
+        schema.set_defaults(manifest, resource.definition.schema)
+    else:
+        defaults.built_in(resource.kind.kind, manifest)
+        if resource.kind.group == webhooks.GROUP:
+            webhooks.complete(manifest)
+
+
 def create(resource: Resource, manifest: Manifest, view: View) -> None:
     """Bring a new, decoded object into the form in which it is stored, in place."""
     if resource.definition is not None:
@@ -35,7 +45,8 @@ def create(resource: Resource, manifest: Manifest, view: View) -> None:
         return
     if resource.has_status and resource.kind.group != "scheduling.volcano.sh" and resource.kind.kind != "Node":
         manifest.pop("status", None)
-    defaults.built_in(resource.kind.kind, manifest)
+    default(resource, manifest)
+    chain.default(resource, manifest, view.store)
     match resource.kind.kind:
         case "Namespace":
             manifest["spec"] = {"finalizers": ["kubernetes"]}
@@ -48,6 +59,11 @@ def create(resource: Resource, manifest: Manifest, view: View) -> None:
             defaults.built_in("Job", manifest)
         case "Service":
             services.allocate(manifest, None, view.store)
+            manifest["status"] = {"loadBalancer": {}}
+        case "Ingress":
+            manifest["status"] = {"loadBalancer": {}}
+        case "LimitRange":
+            limitranges.complete(manifest)
         case "PersistentVolumeClaim":
             _default_class(manifest, view.store)
             manifest["status"] = {"phase": "Pending"}
@@ -75,8 +91,10 @@ def update(resource: Resource, subresource: str, before: Manifest, after: Manife
         return
     if subresource:
         return
-    defaults.built_in(resource.kind.kind, after)
+    default(resource, after)
     match resource.kind.kind:
+        case "Pod":
+            pods.tolerate(after["spec"])
         case "Service":
             services.allocate(after, before, view.store)
         case "DaemonSet":
@@ -94,8 +112,53 @@ def invalid_fields(resource: Resource, subresource: str, manifest: Manifest, bef
     return [] if subresource else validation.built_in(resource.kind.kind, manifest, before)
 
 
-def decode(resource: Resource, manifest: Manifest, writer: Writer) -> None:
-    """Types and unknown fields. What `fieldValidation` asks for happens to the unknown ones; they are dropped in any case."""
+def inspect(resource: Resource, subresource: str, before: Manifest | None, after: Manifest, view: View) -> list[str]:
+    """What looks at other objects, once the object is valid: Forbidden, or the warnings for whoever writes."""
+    return [] if subresource else chain.check(resource, before, after, view.store)
+
+
+def hold(resource: Resource, subresource: str, before: Manifest | None, after: Manifest, view: View) -> None:
+    """Forbidden when a quota is exceeded. Nothing may wait between this and the write."""
+    if not subresource:
+        chain.hold_to_quotas(resource, before, after, view.store)
+
+
+def decode(resource: Resource, manifest: Manifest, writer: Writer, *, creating: bool = False) -> None:
+    """Types and unknown fields. What `fieldValidation` asks for happens to the unknown ones; they are dropped in any case.
+
+    Args:
+        creating: say what the body was taken for when it cannot be read; after a patch it is no longer a body.
+    """
+    kind = resource.kind
+    try:
+        _decode(resource, manifest, writer)
+    except Invalid as error:
+        if not creating:
+            raise
+        words = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {error.message}'
+        raise Invalid(words, code=error.code, target=error.target) from error
+
+
+def decode_applied(resource: Resource, manifest: Manifest, namespace: str) -> None:
+    """`decode` of an applied configuration, in which every field has to be known, since its applier would own what nobody can keep."""
+    unknown = _unknown(resource, manifest)
+    if unknown:
+        kind = resource.kind
+        place = f"{namespace}/{manifest['metadata']['name']}"
+        words = f"failed to create typed patch object ({place}; {kind.api_version if kind.group else '/v1'}, Kind={kind.kind})"
+        raise Invalid(f"{words}: .{unknown[0]}: field not declared in schema", code="Untyped", target=unknown[0])
+
+
+def _decode(resource: Resource, manifest: Manifest, writer: Writer) -> None:
+    unknown = _unknown(resource, manifest)
+    if unknown and writer.validation == "Strict":
+        raise fieldcheck.strict_error(unknown)
+    if writer.validation == "Warn":
+        writer.warnings.extend(f'unknown field \\"{path}\\"' for path in unknown)
+
+
+def _unknown(resource: Resource, manifest: Manifest) -> list[str]:
+    """The paths of unknown fields, which are dropped."""
     unknown: list[str] = []
     if resource.definition is not None:
         if not resource.definition.schema.get("x-kubernetes-preserve-unknown-fields"):
@@ -104,10 +167,7 @@ def decode(resource: Resource, manifest: Manifest, writer: Writer) -> None:
     else:
         unknown = fieldcheck.check(resource.kind.group, resource.kind.kind, manifest)
         _normalise(resource, manifest)
-    if unknown and writer.validation == "Strict":
-        raise fieldcheck.strict_error(unknown)
-    if writer.validation == "Warn":
-        writer.warnings.extend(f'unknown field \\"{path}\\"' for path in unknown)
+    return unknown
 
 
 def _normalise(resource: Resource, manifest: Manifest) -> None:

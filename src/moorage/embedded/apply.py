@@ -243,7 +243,8 @@ def _conflict(collisions: Mapping[Manager, Fields]) -> Conflict:
         reason = f'conflict with "{manager.name}"{" with subresource " + repr(manager.subresource).replace(chr(39), chr(34)) if manager.subresource else ""}{using}'
         shown = sorted(map(describe, paths))
         causes += [Conflict(reason, code="FieldManagerConflict", target=path) for path in shown]
-        lines.append(f"{reason}: {shown[0]}" if len(shown) == 1 else f"{reason}:\n" + "\n".join(f"- {path}" for path in shown))
+        several = reason.replace("conflict with", "conflicts with", 1)
+        lines.append(f"{reason}: {shown[0]}" if len(shown) == 1 else f"{several}:\n" + "\n".join(f"- {path}" for path in shown))
     total = len(causes)
     message = f"Apply failed with {total} conflict{'s' if total > 1 else ''}: " + "\n".join(lines)
     return Conflict(message, details=tuple(causes))

@@ -329,6 +329,28 @@ def _lease(lease: Manifest, now: datetime) -> list[Any]:
     return [_spec(lease).get("holderIdentity", ""), age(lease, now)]
 
 
+def _quota(found: Manifest, now: datetime) -> list[Any]:
+    status = _status(found)
+    hard, used = status.get("hard") or {}, status.get("used") or {}
+    shown = {name: f"{name}: {used.get(name, '0')}/{hard[name]}" for name in sorted(hard)}
+    requests = ", ".join(text for name, text in shown.items() if not name.startswith("limits."))
+    return [requests, ", ".join(text for name, text in shown.items() if name.startswith("limits.")), age(found, now)]
+
+
+def _definition(crd: Manifest, now: datetime) -> list[Any]:
+    spec = _spec(crd)
+    versions = [f"{v.get('name')}{'(storage)' if v.get('storage') else ''}" for v in spec.get("versions") or () if v.get("served", True)]
+    return [spec.get("scope", ""), ",".join(versions), *_created(crd, now)]
+
+
+def _network_policy(policy: Manifest, now: datetime) -> list[Any]:
+    return [_selector(_spec(policy).get("podSelector")), age(policy, now)]
+
+
+def _webhooks(found: Manifest, now: datetime) -> list[Any]:
+    return [len(found.get("webhooks") or ()), age(found, now)]
+
+
 def _created(manifest: Manifest, now: datetime) -> list[Any]:
     return [manifest["metadata"].get("creationTimestamp", "")]
 
@@ -387,6 +409,11 @@ BY_KIND: Mapping[str, tuple[str, Cells]] = {
     "Role": ("Created~At", _created),
     "ClusterRoleBinding": ("Role Age Users+ Groups+ ServiceAccounts+", _binding),
     "RoleBinding": ("Role Age Users+ Groups+ ServiceAccounts+", _binding),
-    "CustomResourceDefinition": ("Created~At", _created),
+    "CustomResourceDefinition": ("Scope Versions Created~At", _definition),
+    "ResourceQuota": ("Request Limit Age", _quota),
+    "LimitRange": ("Created~At", _created),
+    "NetworkPolicy": ("Pod-Selector Age", _network_policy),
+    "MutatingWebhookConfiguration": ("Webhooks:integer Age", _webhooks),
+    "ValidatingWebhookConfiguration": ("Webhooks:integer Age", _webhooks),
     "Ingress": ("Class Hosts Address Ports Age", _ingress),
 }

@@ -10,7 +10,8 @@ from moorage.clock import rfc3339
 from moorage.embedded.objects import Entry
 from moorage.embedded.registry import DEFINITION_FINALIZER, Registry, Target, Writer, not_found
 from moorage.embedded.selectors import Selector
-from moorage.errors import Conflict, Invalid, NotFound
+from moorage.embedded.webhooks import Change
+from moorage.errors import Conflict, Forbidden, Invalid, NotFound
 from moorage.kube.kinds import CRD
 from moorage.specs.manifest import Manifest
 
@@ -52,7 +53,17 @@ async def delete(registry: Registry, target: Target, options: DeleteOptions, wri
         raise not_found(target)
     manifest = found.manifest()
     meta = manifest["metadata"]
+    if target.resource.kind.kind == "PriorityClass" and target.name.startswith("system-"):
+        words = "this is a system priority class and cannot be deleted"
+        raise Forbidden(f'priorityclasses.scheduling.k8s.io "{target.name}" is forbidden: {words}', target=target.name)
     _check_preconditions(target, meta, options)
+    if registry.webhooks.active:
+        await registry.webhooks.validate(Change("DELETE", target, found.manifest(), None, writer))
+        found = registry.store.latest(target.key)
+        if found is None:
+            raise not_found(target)
+        manifest = found.manifest()
+        meta = manifest["metadata"]
     grace = _grace(target, manifest, options)
     before = _state(meta)
     finalizers = [f for f in meta.get("finalizers") or () if f not in _PROPAGATION_FINALIZERS.values() or "deletionTimestamp" in meta]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from moorage.specs.quantities import is_quantity
 _ENVELOPE = frozenset({"apiVersion", "kind"})
 # Whole objects within others (a StatefulSet's volumeClaimTemplates).
 _WHOLE = frozenset({"core.v1.PersistentVolumeClaim"})
+_NO_BASE64 = re.compile(r"[^A-Za-z0-9+/=]|=(?!=?$)")
 _WORDS = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 _GO_TYPES = {"double": "float64", "bytes": "[]uint8"}
 
@@ -45,8 +47,8 @@ def _object(value: dict[str, Any], message: fields.Message, path: str, place: tu
                 unknown.append(here)
                 del value[name]
             continue
-        if value[name] is None:
-            # Go reads null as "not set".
+        if value[name] is None or (field.silent and field.card and value[name] in ([], {})):
+            # Go reads null as "not set", and does not write what is empty.
             del value[name]
             continue
         _field(value[name], field, here, (struct, here), unknown)
@@ -76,6 +78,8 @@ def _single(value: Any, field: fields.Field, path: str, place: tuple[str, str], 
         if not isinstance(value, dict):
             raise _wrong(value, place, _go(field.type))
         _object(value, fields.message(field.type), path, place, unknown)
+    elif field.type == "bytes" and isinstance(value, str):
+        _base64(value, path)
     elif not _fits(value, field.type):
         if field.type == fields.QUANTITY and isinstance(value, str):
             raise Invalid(
@@ -84,6 +88,15 @@ def _single(value: Any, field: fields.Field, path: str, place: tuple[str, str], 
                 target=path,
             )
         raise _wrong(value, place, _go(field.type))
+
+
+def _base64(value: str, path: str) -> None:
+    """Refuse, as Go's decoder does, what is no base64, naming the first byte that is wrong."""
+    text = value.replace("\n", "").replace("\r", "")
+    wrong = _NO_BASE64.search(text)
+    place = wrong.start() if wrong else len(text) - len(text) % 4 if len(text) % 4 else None
+    if place is not None:
+        raise Invalid(f"illegal base64 data at input byte {place}", code="BadRequest", target=path)
 
 
 def _fits(value: Any, type_: str) -> bool:

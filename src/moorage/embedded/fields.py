@@ -28,7 +28,10 @@ VALUES = frozenset({QUANTITY, INT_OR_STRING, TIME, MICRO_TIME, DURATION, FIELDS_
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field. `card` is empty, `[]` or `{}`; `merge_keys` identify items for apply, `patch_key` for strategic patches."""
+    """One field. `card` is empty, `[]` or `{}`; `merge_keys` identify items for apply, `patch_key` for strategic patches.
+
+    The zero of a `silent` one says nothing: protocol buffers have it, JSON does not.
+    """
 
     number: int
     name: str
@@ -39,6 +42,7 @@ class Field:
     is_set: bool = False
     merge_keys: tuple[str, ...] = ()
     patch_key: str = ""
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ def _field(number: int, name: str, type_: str, rules: str) -> Field:
         is_set="set" in given,
         merge_keys=tuple(given.get("map", "").split(",")) if given.get("map") else (),
         patch_key=given.get("merge", ""),
+        silent="silent" in given,
     )
 
 

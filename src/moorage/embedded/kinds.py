@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from moorage.embedded import unserved
 from moorage.errors import NotFound
 from moorage.kube.kinds import Kind
 
@@ -64,7 +65,7 @@ def _resource(
     )
 
 
-_RBAC = "rbac.authorization.k8s.io"
+_RBAC, _ADMISSION = "rbac.authorization.k8s.io", "admissionregistration.k8s.io"
 _EVENTS_V1 = Resource(
     kind=Kind("events.k8s.io", "v1", "Event", "events"),
     short_names=("ev",),
@@ -106,6 +107,8 @@ BUILT_IN: tuple[Resource, ...] = (
     _resource("IngressClass", "ingressclasses", "networking.k8s.io", namespaced=False),
     _resource("NetworkPolicy", "networkpolicies", "networking.k8s.io", short="netpol"),
     _resource("PodDisruptionBudget", "poddisruptionbudgets", "policy", short="pdb", sub="status"),
+    _resource("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", _ADMISSION, namespaced=False),
+    _resource("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", _ADMISSION, namespaced=False),
     # The scheduler speaks Volcano's gang scheduling itself, so its kinds are there without Volcano.
     _resource("PodGroup", "podgroups", "scheduling.volcano.sh", short="pg", sub="status", version="v1beta1"),
     _resource("Queue", "queues", "scheduling.volcano.sh", namespaced=False, short="q", sub="status", version="v1beta1"),
@@ -114,7 +117,7 @@ BUILT_IN: tuple[Resource, ...] = (
     ),
 )
 # Groups in the order in which kubectl searches them for a short word such as `events`.
-_GROUP_ORDER = ("", "apps", "events.k8s.io", "batch", "networking.k8s.io", "policy", _RBAC, "storage.k8s.io", "apiextensions.k8s.io",
+_GROUP_ORDER = ("", "apps", "events.k8s.io", "batch", "networking.k8s.io", "policy", _RBAC, "storage.k8s.io", "apiextensions.k8s.io", _ADMISSION,
                 "scheduling.k8s.io", "coordination.k8s.io", "discovery.k8s.io", "scheduling.volcano.sh")  # fmt: skip
 
 
@@ -129,9 +132,10 @@ class Catalog:
         self.built_in_groups = frozenset(group for group, _, _ in self._by_path)
 
     def at(self, group: str, version: str, plural: str) -> Resource:
-        """The resource behind a URL; NotFound in Kubernetes' words."""
+        """The resource behind a URL; NotFound in Kubernetes' words, Invalid (501) for what this cluster leaves out."""
         found = self._by_path.get((group, version, plural))
         if found is None:
+            unserved.refuse(group, plural)
             raise NotFound("the server could not find the requested resource", target=plural)
         return found
 

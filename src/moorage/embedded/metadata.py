@@ -34,9 +34,21 @@ SUBDOMAIN_RULE = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric "
     "character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
+KEY_RULE = (
+    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
+    "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+)
 LABEL_RULE = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character "
     "(e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+)
+# Kinds with a spec whose changes Kubernetes does not count.
+_UNCOUNTED = frozenset(
+    {
+        ("", plural)
+        for plural in ("limitranges", "namespaces", "nodes", "persistentvolumeclaims", "persistentvolumes", "resourcequotas", "services")
+    }
+    | {("coordination.k8s.io", "leases")}
 )
 _LABEL_NAMED = frozenset({("", "namespaces"), ("", "services")})
 # RBAC names are path segments: they may hold colons and capitals.
@@ -85,7 +97,7 @@ def wanted(manifest: Manifest, resource: Resource) -> Mapping[str, Any]:
 
 
 def _counts_generations(resource: Resource, manifest: Manifest) -> bool:
-    return resource.definition is not None or "spec" in manifest
+    return resource.definition is not None or ("spec" in manifest and resource.storage not in _UNCOUNTED)
 
 
 def invalid_fields(manifest: Manifest, resource: Resource) -> list[Invalid]:
@@ -94,18 +106,12 @@ def invalid_fields(manifest: Manifest, resource: Resource) -> list[Invalid]:
     found = list(invalid_name(resource, metadata["name"]))
     for key, value in (metadata.get("labels") or {}).items():
         if not QUALIFIED_NAME.match(key) or len(key.rpartition("/")[2]) > 63:
-            found.append(
-                _wrong(
-                    "metadata.labels",
-                    key,
-                    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
-                )
-            )
+            found.append(_wrong("metadata.labels", key, KEY_RULE))
         if not isinstance(value, str) or not LABEL_VALUE.match(value) or len(value) > 63:
             found.append(_wrong("metadata.labels", value, _label_value_rule(value)))
     for key, value in (metadata.get("annotations") or {}).items():
         if not QUALIFIED_NAME.match(key.lower()):
-            found.append(_wrong("metadata.annotations", key, "name part must consist of alphanumeric characters, '-', '_' or '.'"))
+            found.append(_wrong("metadata.annotations", key, KEY_RULE))
         if not isinstance(value, str):
             found.append(_wrong("metadata.annotations", value, f"the value of '{key}' must be a string"))
     for index, finalizer in enumerate(metadata.get("finalizers") or ()):

@@ -59,6 +59,11 @@ def entry_of(key: Key, revision: int, manifest: Manifest) -> Entry:
     return _entry(key, revision, orjson.dumps(manifest), manifest)
 
 
+def tried(key: Key, manifest: Manifest) -> Entry:
+    """An object as a dry run leaves it: under the version it had, a new one under none."""
+    return _entry(key, int(manifest["metadata"].get("resourceVersion") or 0), orjson.dumps(manifest), manifest)
+
+
 def _entry(key: Key, revision: int, data: bytes, manifest: Manifest) -> Entry:
     return Entry(key, revision, data, manifest["metadata"].get("labels") or {}, selectors.selectable(key.resource, manifest))
 

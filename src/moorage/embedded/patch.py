@@ -51,7 +51,7 @@ def _operate(document: Any, operation: Any) -> Any:
             return _add(document, path, copy.deepcopy(_find(document, str(operation.get("from", "")))))
         case "test":
             if not same(_find(document, path), operation.get("value")):
-                raise Invalid(f"testing path {path} failed", code="Invalid", target=path)
+                raise Invalid(f"testing path {path} failed", code="PatchFailed", target=path)
             return document
         case other:
             raise Invalid(f"Unexpected kind: {other}", code="BadRequest", target=path)
@@ -81,7 +81,7 @@ def _step(here: Any, part: str, path: str) -> Any:
         return here[part]
     if isinstance(here, list) and part.isdigit() and int(part) < len(here):
         return here[int(part)]
-    raise Invalid(f"the path {path} does not exist (at '{part}')", code="Invalid", target=path)
+    raise Invalid(f"the path {path} does not exist (at '{part}')", code="PatchFailed", target=path)
 
 
 def _find(document: Any, path: str) -> Any:
@@ -108,7 +108,7 @@ def _add(document: Any, path: str, value: Any) -> Any:
     elif isinstance(here, list) and (last == "-" or (last.isdigit() and int(last) <= len(here))):
         here.insert(len(here) if last == "-" else int(last), value)
     else:
-        raise Invalid(f"cannot add at {path}: no such place", code="Invalid", target=path)
+        raise Invalid(f"cannot add at {path}: no such place", code="PatchFailed", target=path)
     return document
 
 

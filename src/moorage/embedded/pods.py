@@ -20,7 +20,7 @@ def admit(pod: Manifest, store: ObjectStore) -> None:
     """Complete a new pod in place; Forbidden when its service account or priority class does not exist."""
     _service_account(pod, store)
     _priority(pod, store)
-    _tolerations(pod["spec"])
+    tolerate(pod["spec"])
     pod["status"] = {"phase": "Pending", "qosClass": qos_class(pod["spec"])}
 
 
@@ -77,11 +77,18 @@ def _priority(pod: Manifest, store: ObjectStore) -> None:
         )
         if chosen is not None:
             spec["priorityClassName"] = chosen["metadata"]["name"]
-    spec["priority"] = chosen["value"] if chosen else 0
+    value = chosen["value"] if chosen else 0
+    if spec.get("priority") not in (None, value):
+        raise Forbidden(
+            f'pods "{pod["metadata"]["name"]}" is forbidden: the integer value of priority ({spec["priority"]}) must not be provided in pod spec; '
+            f"priority admission controller computed {value} from the given PriorityClass name",
+            target=pod["metadata"]["name"],
+        )
+    spec["priority"] = value
     spec.setdefault("preemptionPolicy", (chosen or {}).get("preemptionPolicy", "PreemptLowerPriority"))
 
 
-def _tolerations(spec: dict[str, Any]) -> None:
+def tolerate(spec: dict[str, Any]) -> None:
     present = spec.get("tolerations") or []
     for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
         if not any(t.get("key") in (key, None, "") and t.get("effect") in ("NoExecute", None, "") for t in present):

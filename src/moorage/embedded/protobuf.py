@@ -90,7 +90,7 @@ def _message(data: memoryview, message: fields.Message) -> dict[str, Any]:
         else:
             value = _value(raw, field.type)
             # Go writes unset strings and times too; in JSON they would not be there.
-            if value not in ("", None):
+            if value not in ("", None) and not (field.silent and not value):
                 result[field.name] = value
     return result
 

@@ -6,19 +6,22 @@ writers never interleave.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import builtins
+import copy
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from moorage.clock import Clock, now, rfc3339
 from moorage.embedded import admission, apply, custom, metadata
 from moorage.embedded.kinds import Catalog, Resource
-from moorage.embedded.objects import Entry, ObjectStore, entry_of
+from moorage.embedded.objects import Entry, ObjectStore, tried
 from moorage.embedded.patch import json_patch, merge_patch
 from moorage.embedded.selectors import Selector
 from moorage.embedded.shapes import FromSchema, Shape, built_in
 from moorage.embedded.storage import Key
 from moorage.embedded.strategic import strategic_merge
+from moorage.embedded.webhooks import Change, Webhooks
 from moorage.errors import Conflict, Forbidden, Invalid, NotFound
 from moorage.kube.cluster import PatchType
 from moorage.kube.kinds import CRD
@@ -26,6 +29,8 @@ from moorage.specs.manifest import Manifest
 
 # Holds a definition until its last object is gone, as on Kubernetes.
 DEFINITION_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+# What of the metadata people may change, and has rules.
+_CHECKED = ("labels", "annotations", "finalizers", "ownerReferences")
 INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -43,7 +48,7 @@ class Writer:
 
     Args:
         manager: field manager.
-        user: for messages and audit.
+        user, groups: for messages, audit and webhooks.
         dry_run: everything but the write itself.
         force: an apply takes fields from other managers.
         validation: what unknown fields do: `Strict` refuses, `Warn` puts a line into `warnings`, `Ignore` drops them silently.
@@ -52,6 +57,7 @@ class Writer:
 
     manager: str = "unknown"
     user: str = "system:admin"
+    groups: tuple[str, ...] = ("system:masters",)
     dry_run: bool = False
     force: bool = False
     validation: str = "Warn"
@@ -82,6 +88,13 @@ def shape_of(resource: Resource) -> Shape:
     return built_in(resource.kind.group, resource.kind.kind)
 
 
+_T = TypeVar("_T")
+
+
+class _Overtaken(Conflict):
+    """Another write came in while webhooks were asked."""
+
+
 class Registry:
     """The API's verbs over one store and one catalog. Build it with `open_registry`."""
 
@@ -89,6 +102,7 @@ class Registry:
         self.store = store
         self.catalog = catalog or Catalog()
         self.clock = clock
+        self.webhooks = Webhooks(store)
 
     # Reading.
 
@@ -120,10 +134,11 @@ class Registry:
         if resource.has_status and resource.definition is not None:
             manifest.pop("status", None)
         if not applying:
-            admission.decode(resource, manifest, writer)
+            admission.decode(resource, manifest, writer, creating=True)
+            admission.default(resource, manifest)
         metadata.fresh(manifest, rfc3339(self.clock()), resource)
         if not applying:
-            # Before defaults, which belong to nobody.
+            # Before admission, whose changes belong to nobody.
             by = apply.Manager(writer.manager, "Update", resource.kind.api_version)
             ownership = apply.Ownership({by: apply.fields_of(manifest, shape_of(resource))}, {by: rfc3339(self.clock())})
             apply.write_ownership(manifest, ownership)
@@ -132,15 +147,31 @@ class Registry:
                 writer.guard.may_create(target)
             writer.guard.check(target, None, manifest)
         admission.create(resource, manifest, self._view())
+        if self.webhooks.active:
+            manifest = await self._mutated(Change("CREATE", target, None, manifest, writer))
         self._check(target, manifest, None)
+        self._inspect(target, None, manifest, writer)
+        if self.webhooks.active:
+            await self.webhooks.validate(Change("CREATE", target, None, manifest, writer))
+            if self.store.latest(target.key) is not None:
+                raise Conflict(f"{target} already exists", code="AlreadyExists", target=target.name)
+            if resource.kind.namespaced:
+                self._check_namespace(target)
+        admission.hold(resource, "", None, manifest, self._view())
         return await self.save(target, manifest, writer)
 
     async def replace(self, target: Target, manifest: Manifest, writer: Writer) -> Entry:
+        return await self._again(lambda: self._replace(target, copy.deepcopy(manifest) if self.webhooks.active else manifest, writer))
+
+    async def _replace(self, target: Target, manifest: Manifest, writer: Writer) -> Entry:
         manifest = self._addressed(target, manifest, creating=False)
         live = self._latest(target)
         return await self._update(target, live, manifest, writer)
 
     async def patch(self, target: Target, patch: Mapping[str, Any] | Sequence[Any], type: PatchType, writer: Writer) -> Entry:
+        return await self._again(lambda: self._patch(target, patch, type, writer))
+
+    async def _patch(self, target: Target, patch: Mapping[str, Any] | Sequence[Any], type: PatchType, writer: Writer) -> Entry:
         # Parsed twice, so that what is built on the one shares nothing with the other, which the result is compared with.
         live, base = self._latest(target), self._latest(target)
         resource = target.resource
@@ -149,6 +180,9 @@ class Registry:
                 if not isinstance(patch, Sequence):
                     raise Invalid("a JSON patch is a list of operations", code="BadRequest")
                 after = json_patch(base, patch)
+            case _ if not isinstance(patch, Mapping):
+                found = {str: "string", list: "array", bool: "bool"}.get(builtins.type(patch), "number")
+                raise Invalid(f"json: cannot unmarshal {found} into Go value of type map[string]interface {{}}", code="BadRequest")
             case PatchType.STRATEGIC:
                 if resource.definition is not None:
                     raise Invalid(
@@ -168,11 +202,14 @@ class Registry:
 
     async def apply(self, target: Target, config: Manifest, writer: Writer) -> tuple[Entry, bool]:
         """Server-side apply. Returns the object and whether it was created."""
+        return await self._again(lambda: self._apply(target, copy.deepcopy(config) if self.webhooks.active else config, writer))
+
+    async def _apply(self, target: Target, config: Manifest, writer: Writer) -> tuple[Entry, bool]:
         config = self._addressed(target, config, creating=False)
-        if config["metadata"].get("managedFields"):
+        if config["metadata"].get("managedFields") is not None:
             raise Invalid("metadata.managedFields must be nil", code="BadRequest", target="metadata.managedFields")
         resource, shape = target.resource, shape_of(target.resource)
-        admission.decode(resource, config, writer)
+        admission.decode_applied(resource, config, target.namespace)
         by = apply.Manager(writer.manager, "Apply", resource.kind.api_version, target.subresource)
         moment = rfc3339(self.clock())
         found = self.store.latest(target.key)
@@ -211,9 +248,18 @@ class Registry:
         if writer.guard is not None:
             writer.guard.check(target, live, after)
         admission.update(resource, target.subresource, live, after, self._view())
+        if self.webhooks.active:
+            after = await self._mutated(Change("UPDATE", target, live, after, writer))
         self._check(target, after, live)
         if not owned:
             self._take_ownership(target, live, after, writer)
+        self._inspect(target, live, after, writer)
+        if self.webhooks.active:
+            await self.webhooks.validate(Change("UPDATE", target, live, after, writer))
+            found = self.store.latest(target.key)
+            if found is None or found.revision != int(live["metadata"]["resourceVersion"]):
+                raise _Overtaken(f"Operation cannot be fulfilled on {target}: the object has been modified", target=target.name)
+        admission.hold(resource, target.subresource, live, after, self._view())
         if _without_times(after) == _without_times(live):
             found = self.store.latest(target.key)
             assert found is not None
@@ -270,6 +316,27 @@ class Registry:
     def _view(self) -> admission.View:
         return admission.View(self.store, self.clock)
 
+    async def _mutated(self, change: Change) -> Manifest:
+        """The object as mutating webhooks leave it, decoded and completed anew."""
+        after = await self.webhooks.mutate(change)
+        if after is not change.after:
+            admission.decode(change.target.resource, after, change.writer)
+            admission.default(change.target.resource, after)
+        return after
+
+    async def _again(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """Repeat what another write has overtaken while webhooks were asked."""
+        while True:
+            try:
+                return await attempt()
+            except _Overtaken:
+                continue
+
+    def _inspect(self, target: Target, before: Manifest | None, after: Manifest, writer: Writer) -> None:
+        for text in admission.inspect(target.resource, target.subresource, before, after, self._view()):
+            # As a quoted string of a Warning header.
+            writer.warnings.append(text.replace("\\", "\\\\").replace('"', '\\"'))
+
     def _latest(self, target: Target) -> Manifest:
         found = self.store.latest(target.key)
         if found is None:
@@ -278,7 +345,7 @@ class Registry:
 
     async def save(self, target: Target, manifest: Manifest, writer: Writer) -> Entry:
         if writer.dry_run:
-            return entry_of(target.key, self.store.revision, manifest)
+            return tried(target.key, manifest)
         entry = await self.store.put(target.key, manifest)
         if target.resource.kind == CRD:
             self.catalog.define(target.name, custom.resources(manifest))
@@ -286,7 +353,7 @@ class Registry:
 
     async def remove(self, target: Target, manifest: Manifest, writer: Writer) -> Entry:
         if writer.dry_run:
-            return entry_of(target.key, self.store.revision, manifest)
+            return tried(target.key, manifest)
         entry = await self.store.remove(target.key, manifest)
         if target.resource.kind == CRD:
             self.catalog.withdraw(target.name)
@@ -329,7 +396,8 @@ class Registry:
         if creating and not given.get("name") and given.get("generateName"):
             given["name"] = metadata.generated_name(given["generateName"])
         if target.name and given.setdefault("name", target.name) != target.name:
-            raise Invalid("the name of the object does not match the name on the URL", code="BadRequest", target="metadata.name")
+            words = f"the name of the object ({given['name']}) does not match the name on the URL ({target.name})"
+            raise Invalid(words, code="BadRequest", target="metadata.name")
         if not given.get("name"):
             raise invalid(
                 target, [Invalid("Required value: name or generateName is required", code="FieldValueRequired", target="metadata.name")]
@@ -352,7 +420,8 @@ class Registry:
             raise Invalid(f"create not allowed while custom resource definition is terminating ({target})", code="MethodNotAllowed")
 
     def _check(self, target: Target, manifest: Manifest, before: Manifest | None) -> None:
-        found = metadata.invalid_fields(manifest, target.resource) if before is None else []
+        known = before is not None and all(before["metadata"].get(name) == manifest["metadata"].get(name) for name in _CHECKED)
+        found = [] if known else metadata.invalid_fields(manifest, target.resource)
         found += admission.invalid_fields(target.resource, target.subresource, manifest, before)
         if found:
             raise invalid(target, found)

@@ -150,6 +150,9 @@ def _split(text: str) -> list[str]:
     return [term.strip() for term in terms if term.strip()]
 
 
+_OPERATORS = ("=", "<", ">")
+
+
 def _label_term(text: str) -> LabelTerm:
     if found := _SET_TERM.match(text):
         term = LabelTerm(found["key"], found["op"], frozenset(value.strip() for value in found["values"].split(",")))
@@ -160,6 +163,9 @@ def _label_term(text: str) -> LabelTerm:
             raise _unparsable(text, "for 'Gt', 'Lt' operators, the value must be an integer")
     else:
         term = LabelTerm(text.lstrip("!").strip(), "absent" if text.startswith("!") else "exists")
+    if text[:1] in _OPERATORS:
+        words = f"found '{text[0]}', expected: !, identifier, or 'end of string'"
+        raise Invalid(words, code="BadRequest", target="labelSelector")
     if not _KEY.match(term.key):
         raise _unparsable(text, f"'{term.key}' is not a label key")
     return term
@@ -173,7 +179,11 @@ def _parse_fields(text: str, resource: tuple[str, str], extra: tuple[str, ...]) 
             raise Invalid(f"invalid selector: '{term}'; can't understand '{term}'", code="BadRequest", target="fieldSelector")
         path = _ALIASES.get(found["path"], found["path"])
         if path not in ("metadata.name", "metadata.namespace") and path not in SELECTABLE.get(resource, ()) and path not in extra:
-            raise Invalid(f"field label not supported: {found['path']}", code="BadRequest", target="fieldSelector")
+            # Kinds with fields of their own to select by are told apart by Kubernetes' words.
+            known = 'metadata.name", "metadata.namespace'
+            generic = f'"{found["path"]}" is not a known field selector: only "{known}"'
+            words = f"field label not supported: {found['path']}" if resource in SELECTABLE else generic
+            raise Invalid(words, code="BadRequest", target="fieldSelector")
         terms.append(FieldTerm(path, found["op"] != "!=", found["value"]))
     return tuple(terms)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from moorage.embedded.authorization import Denied
 from moorage.embedded.registry import Target
+from moorage.embedded.webhooks import Refused
 from moorage.errors import Conflict, Expired, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
 from moorage.specs.manifest import Manifest
 
@@ -33,7 +34,16 @@ _BY_REASON = {
 }
 
 
+# A patch that cannot be carried out, and an apply of fields that no schema has: Kubernetes tells these without what they were about.
+_PATCH_REFUSED = "the server rejected our request due to an error in our request"
+_BARE = {"PatchFailed": (422, "Invalid"), "Untyped": (500, "")}
+
+
 def code_and_reason(error: MoorageError) -> tuple[int, str]:
+    if isinstance(error, Refused):
+        return error.status, error.reason
+    if error.code in _BARE:
+        return _BARE[error.code]
     if error.code in _BY_REASON:
         return _BY_REASON[error.code], error.code
     return next((found for family, found in _CODES.items() if isinstance(error, family)), (500, "InternalError"))
@@ -43,7 +53,7 @@ def failure(error: MoorageError, target: Target | None = None) -> tuple[int, Man
     """The HTTP code and Status of a failure; `target` adds what the request was about."""
     code, reason = code_and_reason(error)
     details: dict[str, Any] = {}
-    if target is not None:
+    if target is not None and error.code not in _BARE and not isinstance(error, Refused):
         kind = target.resource.kind
         # A create has its name in the body, so that only the error knows it.
         name = target.name or (error.target if reason in ("Invalid", "AlreadyExists") else None)
@@ -56,11 +66,14 @@ def failure(error: MoorageError, target: Target | None = None) -> tuple[int, Man
         details["causes"] = causes
     if isinstance(error, Throttled) and error.retry_after > timedelta(0):
         details["retryAfterSeconds"] = max(1, round(error.retry_after.total_seconds()))
-    return code, status(code, reason, error.message, details)
+    message = _PATCH_REFUSED if error.code == "PatchFailed" else error.message
+    return code, status(code, reason, message, details)
 
 
 def status(code: int, reason: str, message: str, details: dict[str, Any] | None = None) -> Manifest:
-    answer: Manifest = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason}
+    answer: Manifest = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message}
+    if reason:
+        answer["reason"] = reason
     if shown := {name: value for name, value in (details or {}).items() if value is not None}:
         answer["details"] = shown
     return {**answer, "code": code}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from moorage.embedded import defaults, rolechecks
+from moorage.embedded import chain, defaults, limitranges, quota, rolechecks, webhooks
 from moorage.embedded.metadata import DNS_LABEL, LABEL_RULE
 from moorage.embedded.selectors import from_label_selector
 from moorage.errors import Invalid
@@ -47,7 +47,7 @@ def _wrong(path: str, value: Any, reason: str) -> Invalid:
 
 
 def _shown(value: Any) -> str:
-    return "{...}" if isinstance(value, Mapping | list) else str(value)
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, Mapping | list) else str(value)
 
 
 def _unsupported(path: str, value: Any, choices: tuple[str, ...]) -> Invalid:
@@ -80,7 +80,7 @@ def _pod_spec(spec: Mapping[str, Any], path: str, restarts: tuple[str, ...] = _R
         yield from _volume(volume, volumes[:index], f"{path}.volumes[{index}]")
     names: list[Any] = []
     for place, index, container in defaults.containers(spec):
-        yield from _container(container, place, f"{path}.{place}[{index}]", volumes)
+        yield from _container(container, place, f"{path}.{place}[{index}]", volumes, apart=spec.get("hostUsers") is False)
         if container.get("name") in names:
             yield Invalid(f'Duplicate value: "{container["name"]}"', code="FieldValueDuplicate", target=f"{path}.{place}[{index}].name")
         names.append(container.get("name"))
@@ -98,7 +98,7 @@ def _pod_spec(spec: Mapping[str, Any], path: str, restarts: tuple[str, ...] = _R
         yield from _toleration(toleration, f"{path}.tolerations[{index}]")
 
 
-def _container(container: Mapping[str, Any], place: str, path: str, volumes: list[Any]) -> Iterator[Invalid]:
+def _container(container: Mapping[str, Any], place: str, path: str, volumes: list[Any], *, apart: bool) -> Iterator[Invalid]:
     name = container.get("name")
     if not name:
         yield _required(f"{path}.name")
@@ -108,6 +108,11 @@ def _container(container: Mapping[str, Any], place: str, path: str, volumes: lis
         yield _required(f"{path}.image")
     elif container["image"] != container["image"].strip():
         yield _wrong(f"{path}.image", container["image"], "must not have leading or trailing whitespace")
+    if (mount := (container.get("securityContext") or {}).get("procMount")) not in (None, "Default"):
+        if mount != "Unmasked":
+            yield _unsupported(f"{path}.securityContext.procMount", mount, ("Default", "Unmasked"))
+        elif not apart:
+            yield _wrong(f"{path}.securityContext.procMount", mount, "`hostUsers` must be false to use `Unmasked`")
     if place == "initContainers" and container.get("restartPolicy") not in (None, "Always"):
         yield _unsupported(f"{path}.restartPolicy", container["restartPolicy"], ("Always",))
     for index, env in enumerate(container.get("env") or ()):
@@ -272,7 +277,9 @@ def _stateful_set(manifest: Manifest, before: Manifest | None) -> Iterator[Inval
     if kind not in ("RollingUpdate", "OnDelete"):
         yield _wrong("spec.updateStrategy", spec["updateStrategy"], "must be 'RollingUpdate' or 'OnDelete'")
     elif kind == "OnDelete" and rolling is not None:
-        shown = json.dumps({"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}, separators=(",", ":"))
+        shown = json.dumps(
+            {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}, separators=(",", ":")
+        )
         words = f"Invalid value: {shown}: only allowed for updateStrategy 'RollingUpdate'"
         yield Invalid(words, code="FieldValueInvalid", target="spec.updateStrategy.rollingUpdate")
     elif rolling is not None:
@@ -514,6 +521,11 @@ _BY_KIND: Mapping[str, Callable[[Manifest, Manifest | None], Iterator[Invalid]]]
     "PersistentVolume": _persistent_volume,
     "Secret": _data,
     "ConfigMap": _data,
+    "Namespace": lambda manifest, before: iter(chain.invalid_labels(manifest)),
+    "ResourceQuota": lambda manifest, before: iter(quota.invalid_fields(manifest)),
+    "LimitRange": lambda manifest, before: iter(limitranges.invalid_fields(manifest)),
+    "MutatingWebhookConfiguration": lambda manifest, before: webhooks.invalid_fields(manifest),
+    "ValidatingWebhookConfiguration": lambda manifest, before: webhooks.invalid_fields(manifest),
     "PriorityClass": _priority_class,
     "StorageClass": _storage_class,
     "Role": rolechecks.role,

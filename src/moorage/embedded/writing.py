@@ -122,6 +122,7 @@ def writer_of(request: Request) -> Writer:
     return Writer(
         manager=request.query.get("fieldManager") or request.headers.get("user-agent", "unknown").partition("/")[0][:128] or "unknown",
         user=request.user.name,
+        groups=tuple(request.user.groups),
         dry_run=dry_run == "All",
         force=request.flag("force"),
         validation=validation,

@@ -211,8 +211,8 @@ async def test_the_log_of_a_pod_without_a_node_is_refused_with_the_reason(http: 
 @pytest.mark.parametrize(
     ("method", "path", "code"),
     [
-        ("GET", "/apis/apps/v1/statefulsets", 404),
-        ("GET", "/api/v1/namespaces/default/pods/p/exec", 404),
+        ("GET", "/apis/batch/v1/cronjobs", 501),
+        ("GET", "/api/v1/namespaces/default/pods/p/exec", 400),
         ("POST", f"{CONFIG_MAPS}/c", 405),
         ("GET", "/nothing", 404),
         ("GET", "/api/v1/configmaps?fieldSelector=data=x", 400),

@@ -162,7 +162,7 @@ async def test_a_definition_goes_with_the_last_of_its_objects(kubectl: Kubectl, 
 
 async def test_what_is_not_there_is_said_as_kubernetes_says_it(kubectl: Kubectl) -> None:
     assert 'pods "nope" not found' in (await kubectl("get", "pod", "nope", code=1)).err
-    assert "the server doesn't have a resource type" in (await kubectl("get", "statefulsets", code=1)).err
+    assert "the server doesn't have a resource type" in (await kubectl("get", "cronjobs", code=1)).err
     assert (
         "is invalid: spec.template.spec.containers[0].image: Required value"
         in (await kubectl("apply", "-f", "-", stdin=WEB.replace(", image: nginx", ""), code=1)).err
