@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -141,8 +142,9 @@ async def begin(served: Served, tmp_path: Path) -> AsyncIterator[Begin]:
 
 async def gone(pid: int) -> None:
     async with asyncio.timeout(DEADLINE):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            await asyncio.sleep(0.02)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("environment", [{}, SPDY], ids=["websocket", "spdy"])
