@@ -20,7 +20,7 @@ import click
 from moorage.errors import Invalid
 
 if TYPE_CHECKING:
-    pass
+    from moorage.cli.session import Session
 
 FORMATS = ("json", "jsonc", "yaml", "table", "tsv", "none")
 _GLOBAL = ("output", "query", "verbose", "debug", "only_show_errors", "workspace_name", "resource_group", "subscription")
@@ -54,6 +54,13 @@ class Command(click.Command):
         self.table = table
         self.params = [*self.params, *global_options()]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.find_root().info_name == "az":
+            # Scripts for the original say `--endpoint` and `--workspace`: it takes the beginning of an option for the option.
+            known = [option for parameter in self.get_params(ctx) for option in parameter.opts if option.startswith("--")]
+            args = [unabbreviated(word, known) for word in args]
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         from moorage.cli.session import Session
 
@@ -80,6 +87,15 @@ class Command(click.Command):
             with formatter.section("Examples"):
                 for example in self.examples:
                     formatter.write(f"  {example}\n")
+
+
+def unabbreviated(word: str, known: Sequence[str]) -> str:
+    """A word of the command line with the option written out whose beginning it is, when there is just one."""
+    option, equals, value = word.partition("=")
+    if not option.startswith("--") or len(option) < 4 or option in known:
+        return word
+    meant = [each for each in known if each.startswith(option)]
+    return f"{meant[0]}{equals}{value}" if len(meant) == 1 else word
 
 
 class Group(click.Group):
@@ -190,3 +206,56 @@ def no_wait_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def yes_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
+
+
+def web_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--web`: accepted, so that scripts run; the command says that there is no page to open yet (`Session.no_page`)."""
+    return click.option("--web", is_flag=True, help="There is no web page to open yet: says so, and how to follow on the command line.")
+
+
+def tags_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--tags", multiple=True, metavar="NAME=VALUE", help="A tag; may be repeated.")
+
+
+def tag_changes(tags: Sequence[str]) -> tuple[str, ...]:
+    """`--tags a=b` as `--set` writes it; Invalid without a `=`."""
+    wrong = [tag for tag in tags if not tag.partition("=")[0].strip() or "=" not in tag]
+    if wrong:
+        raise Invalid(f"--tags {wrong[0]}: write it as NAME=VALUE, e.g. --tags team=vision.", target="--tags")
+    quote = '"'
+    return tuple(f'tags."{name.strip(quote)}"={value}' for name, _, value in (tag.partition("=") for tag in tags))
+
+
+def refused_option(*names: str, reason: str, is_flag: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option of `az ml` that is not supported: giving it is refused with the reason, which is its help as well."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value and not context.resilient_parsing:
+            raise Invalid(f"{names[0]} is not supported: {reason}", code="NotSupported", target=names[0])
+
+    shown = {"is_flag": True} if is_flag else {"metavar": "VALUE"}
+    return click.option(*names, expose_value=False, callback=refuse, help=f"Not supported: {reason}", **shown)
+
+
+def accepted_option(*names: str, meaning: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A flag of `az ml` that scripts give and that changes nothing here."""
+    return click.option(*names, expose_value=False, is_flag=True, help=f"Accepted, and changes nothing: {meaning}")
+
+
+def refused_command(parent: click.Group, name: str, reason: str) -> Command:
+    """A verb of `az ml` that is not supported: whatever follows it, it is refused with the reason. Not listed in the help of its noun."""
+
+    def refuse(session: Session, anything: tuple[str, ...]) -> None:
+        raise Invalid(f"`{parent.name} {name}` is not supported: {reason}", code="NotSupported", target=name)
+
+    made = Command(
+        name,
+        callback=refuse,
+        params=[click.Argument(["anything"], nargs=-1, type=click.UNPROCESSED)],
+        help=f"Not supported: {reason}",
+        examples=[f"moorage {parent.name} {name} --help"],
+        hidden=True,
+        context_settings={**SETTINGS, "ignore_unknown_options": True},
+    )
+    parent.add_command(made)
+    return made

@@ -31,6 +31,7 @@ COMMANDS = {
     "logout": ("moorage.cli.login:logout", "Forget the token."),
     "whoami": ("moorage.cli.login:whoami", "Show who is signed in, where, and until when."),
     "sdk": ("moorage.cli.sdk:sdk", "Use the azure-ai-ml SDK with the workspace service."),
+    "az": ("moorage.cli.az.install:az", "Make an `az` executable for scripts written for the original."),
     "config": ("moorage.cli.config:config", "Show and change the settings of this command line."),
     "completion": ("moorage.cli.completion:completion", "Print the shell's completion script."),
     "run": ("moorage.cli.run:run", "Run one of Moorage's processes in the foreground."),
@@ -65,14 +66,23 @@ application = LazyGroup(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line.
+    """Run one command line of `moorage`; see `run`."""
+    return run(application, "moorage", list(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(program: click.Command, name: str, words: Sequence[str]) -> int:
+    """Run one command line of a program.
+
+    Args:
+        program: its commands.
+        name: what users call it.
+        words: the command line without the program's name.
 
     Returns:
         The exit code (`moorage.cli.exits.Exit`). Results are on stdout; everything else is on stderr.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = application.main(words, prog_name="moorage", standalone_mode=False)
+        result = program.main(list(words), prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, click.exceptions.Abort):
         return _interrupted()
     except click.ClickException as error:

@@ -1,0 +1,79 @@
+"""The `az` executable that `moorage az install` makes: the nouns of `az` that scripts about machine learning use, over Moorage's own commands.
+
+`az ml NOUN VERB` is `moorage NOUN VERB`: the same Click commands, so that there is one behaviour. Exit codes are Moorage's (docs/how-to/az.md).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from moorage.cli.az.words import expand
+from moorage.cli.commands import SETTINGS, LazyGroup
+from moorage.cli.main import COMMANDS, run
+
+_NOUNS = (
+    "job",
+    "model",
+    "environment",
+    "data",
+    "component",
+    "datastore",
+    "compute",
+    "workspace",
+    "online-endpoint",
+    "online-deployment",
+    "batch-endpoint",
+    "batch-deployment",
+    "schedule",
+)
+_HERE = "moorage.cli.az"
+# Variables of `az` and those of Moorage that mean the same.
+_VARIABLES = {
+    "AZURE_CORE_OUTPUT": "MOORAGE_OUTPUT",
+    "AZURE_DEFAULTS_GROUP": "MOORAGE_RESOURCE_GROUP",
+    "AZURE_DEFAULTS_WORKSPACE": "MOORAGE_WORKSPACE",
+}
+
+ml = LazyGroup(
+    "ml",
+    lazy={noun: COMMANDS[noun] for noun in _NOUNS if noun in COMMANDS},
+    help="Train and serve: the nouns and verbs of `az ml`.",
+    no_args_is_help=True,
+    context_settings=SETTINGS,
+)
+
+application = LazyGroup(
+    "az",
+    lazy={
+        "ml": (f"{_HERE}.main:ml", "Train and serve: jobs, models, endpoints."),
+        "k8s-extension": (f"{_HERE}.k8s:extensions", "Install, show and remove the extension of a cluster."),
+        "connectedk8s": (f"{_HERE}.k8s:connected", "Register clusters."),
+        "configure": (f"{_HERE}.settings:configure", "Keep defaults: --defaults group=G workspace=W."),
+        "config": (f"{_HERE}.settings:config", "Keep and show defaults one by one."),
+        "account": (f"{_HERE}.account:account", "Show and choose the subscription; print an access token."),
+        "login": (f"{_HERE}.account:login", "Say who is signed in; `moorage login` signs in."),
+        "logout": ("moorage.cli.login:logout", "Remove the token from the profile."),
+        "group": (f"{_HERE}.account:groups", "Resource groups: names that workspaces lie in."),
+        "deployment": (f"{_HERE}.deployment:deployment", "Put the resources of an ARM template."),
+        "extension": (f"{_HERE}.account:parts", "Extensions of `az`: those that are needed are built in."),
+        "provider": (f"{_HERE}.account:providers", "Resource providers: those that are needed are built in."),
+        "version": (f"{_HERE}.account:version", "Show versions."),
+    },
+    help="""The part of `az` that Moorage answers: machine learning on your own clusters.
+
+    Nothing here speaks to Azure. `az ml NOUN VERB` is `moorage NOUN VERB`.""",
+    no_args_is_help=True,
+    context_settings=SETTINGS,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line of `az`; the exit code is `moorage.cli.exits.Exit`'s."""
+    for theirs, ours in _VARIABLES.items():
+        if os.environ.get(theirs):
+            os.environ.setdefault(ours, "yaml" if os.environ[theirs] == "yamlc" else os.environ[theirs])
+    # What `az` prints when nothing is said, lists on a terminal included.
+    os.environ.setdefault("MOORAGE_OUTPUT", "json")
+    return run(application, "az", expand(list(sys.argv[1:] if arguments is None else arguments)))
