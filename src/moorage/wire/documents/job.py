@@ -147,7 +147,9 @@ SERVICES = MapOf(
         },
     )
 )
-QUEUE_SETTINGS = Record({"job_tier": Text(), "priority": Text(choices("low", "medium", "high"))})
+QUEUE_SETTINGS = Record(
+    {"job_tier": Text(choices("null", "spot", "basic", "standard", "premium")), "priority": Text(choices("low", "medium", "high"))}
+)
 # What a command has, as a job, a component's or a step's.
 COMMAND: dict[str, Shape] = {
     "command": Text(),
