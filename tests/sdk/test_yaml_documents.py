@@ -153,11 +153,13 @@ GENERATED = st.one_of(
     st.tuples(st.just(Kind.JOB), SWEEPS),
     st.tuples(st.just(Kind.DEPLOYMENT), DEPLOYMENTS),
 )
-# The same examples every time, so that CI says the same of the same code; raise the number and pass --hypothesis-seed to look further. Nothing is shrunk: each example asks another process, and the documents are small as they are.
+# The same examples every time, so that the same code gets the same answer; to look further, raise the number and leave derandomize out.
+# Nothing is shrunk: each example asks another process, and the documents are small as they are.
 QUICKLY = settings(
-    max_examples=400,
+    max_examples=100,
+    derandomize=True,
     deadline=None,
-    phases=[Phase.reuse, Phase.generate],
+    phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
