@@ -30,6 +30,8 @@ def pod_spec(spec: dict[str, Any]) -> None:
             spec[name] = value
     if spec.get("serviceAccount") and not spec.get("serviceAccountName"):
         spec["serviceAccountName"] = spec["serviceAccount"]
+    if spec.get("serviceAccountName"):
+        spec["serviceAccount"] = spec["serviceAccountName"]
     for _, _, container in containers(spec):
         _container(container)
     for volume in spec.get("volumes") or ():
@@ -56,10 +58,6 @@ def _container(container: dict[str, Any]) -> None:
             _probe(container[name])
     for name in ("postStart", "preStop"):
         _http_get(((container.get("lifecycle") or {}).get(name) or {}).get("httpGet"))
-    limits, requests = container["resources"].get("limits") or {}, container["resources"].get("requests") or {}
-    missing = {name: value for name, value in limits.items() if name not in requests}
-    if missing:
-        container["resources"]["requests"] = {**requests, **missing}
 
 
 def _probe(probe: dict[str, Any]) -> None:
@@ -100,6 +98,12 @@ def _volume(volume: dict[str, Any]) -> None:
 def _pod(pod: Manifest) -> None:
     pod_spec(pod["spec"])
     pod["spec"].setdefault("enableServiceLinks", True)
+    # Of a pod only: a template keeps what was written.
+    for _, _, container in containers(pod["spec"]):
+        limits, requests = container["resources"].get("limits") or {}, container["resources"].get("requests") or {}
+        missing = {name: value for name, value in limits.items() if name not in requests}
+        if missing:
+            container["resources"]["requests"] = {**requests, **missing}
 
 
 def _template(manifest: Manifest) -> dict[str, Any]:
@@ -242,7 +246,14 @@ def _role_binding(manifest: Manifest) -> None:
             del subject["apiGroup"]
 
 
+def _network_policy(manifest: Manifest) -> None:
+    spec = manifest.setdefault("spec", {})
+    if not spec.get("policyTypes"):
+        spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+
+
 _BY_KIND: Mapping[str, Callable[[Manifest], None]] = {
+    "NetworkPolicy": _network_policy,
     "Pod": _pod,
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,
