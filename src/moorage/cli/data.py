@@ -7,7 +7,17 @@ from pathlib import Path
 import click
 
 from moorage.cli import registry
-from moorage.cli.commands import command, file_option, group, name_option, set_option
+from moorage.cli.commands import (
+    accepted_option,
+    command,
+    file_option,
+    group,
+    name_option,
+    refused_command,
+    set_option,
+    tag_changes,
+    tags_option,
+)
 from moorage.cli.session import Session
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Kind
@@ -28,17 +38,23 @@ datas = group("data", "Register data.")
 @click.option("--path", "-p", metavar="PATH", help="A file or folder here, or a URI.")
 @click.option("--type", "-t", "type_", type=click.Choice(["uri_file", "uri_folder", "mltable"]), help="Default: uri_folder.")
 @click.option("--description", metavar="TEXT", help="What it is.")
+@tags_option()
 @set_option()
-def create(session: Session, file: str | None, changes: tuple[str, ...], type_: str | None, **options: str | None) -> Manifest:
+@accepted_option("--skip-validation", meaning="an MLTable is not opened.")
+@registry.no_registry
+def create(
+    session: Session, file: str | None, changes: tuple[str, ...], type_: str | None, tags: tuple[str, ...], **options: str | None
+) -> Manifest:
     """Register data from a document, from files here, or at a URI."""
     if file is None and options.get("path") and "://" not in str(options["path"]):
         options["path"] = str(Path(str(options["path"])).expanduser().absolute())
-    return registry.create(session, Kind.DATA, file, changes, type=type_, **options)
+    return registry.create(session, Kind.DATA, file, (*changes, *tag_changes(tags)), type=type_, **options)
 
 
 @command(datas, "show", table="assets", examples=["moorage data show -n digits -v 1"])
 @name_option("data asset")
 @registry.version_options
+@registry.no_registry
 def show(session: Session, name: str, version: str | None, label: str | None) -> Manifest:
     """Show a version of a data asset."""
     return registry.show(session, Role.DATA, name, version, label)
@@ -46,6 +62,13 @@ def show(session: Session, name: str, version: str | None, label: str | None) ->
 
 @command(datas, "list", table="assets", examples=["moorage data list", "moorage data list -n digits"])
 @registry.list_options
+@registry.no_registry
 def list_data(session: Session, name: str | None, max_results: int | None, archived_only: bool, include_archived: bool) -> list[Manifest]:
     """List data assets, or the versions of one."""
     return registry.listing(session, Role.DATA, name, max_results, archived_only=archived_only, include_archived=include_archived)
+
+
+registry.add_edits(datas, Role.DATA, "data asset")
+refused_command(datas, "import", "imports are not supported yet; copy the data in a command job, or register it with --path.")
+refused_command(datas, "mount", "volumes are mounted in jobs only (`mode: ro_mount`); a job's files come with `moorage job download`.")
+refused_command(datas, "list-materialization-status", "imports are not supported yet.")

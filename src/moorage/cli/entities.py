@@ -115,6 +115,27 @@ def job(resource: Manifest) -> Manifest:
     return _tidy(found)
 
 
+def run(found: Manifest) -> Manifest:
+    """A child of a job, of which the run history knows most."""
+    return _tidy(
+        {
+            "name": found.get("runId"),
+            "type": str(found.get("runType") or "").removeprefix("azureml."),
+            "status": found.get("status"),
+            "display_name": found.get("displayName"),
+            "experiment_name": found.get("experimentName"),
+            "description": found.get("description"),
+            "parent_job_name": found.get("parentRunId"),
+            "compute": f"azureml:{found['target']}" if found.get("target") else None,
+            "tags": found.get("tags") or {},
+            "properties": found.get("properties") or {},
+            "start_time": found.get("startTimeUtc"),
+            "end_time": found.get("endTimeUtc"),
+            "creation_context": {"created_at": found.get("createdUtc"), "created_by": (found.get("createdBy") or {}).get("userName")},
+        }
+    )
+
+
 def _typed(section: Any, key: str) -> Any:
     if not isinstance(section, Mapping):
         return None

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import click
 
-from moorage.cli.commands import command, file_option, group, name_option, set_option
+from moorage.cli.commands import (
+    accepted_option,
+    command,
+    file_option,
+    group,
+    name_option,
+    refused_command,
+    set_option,
+    tag_changes,
+    tags_option,
+    web_option,
+)
 from moorage.cli.session import Session
 from moorage.errors import Invalid, MoorageError
 from moorage.specs.manifest import Manifest
@@ -30,8 +41,22 @@ jobs = group("job", "Train: submit, follow, cancel and fetch jobs.")
 @name_option("job; made up when left out", required=False)
 @set_option()
 @click.option("--stream", "-s", "follow_it", is_flag=True, help="Follow the job's status and log until it ends; exit code 1 when it fails.")
-@click.option("--web", is_flag=True, help="Not supported: there is no browser to open here.")
-def create(session: Session, file: str, name: str | None, changes: tuple[str, ...], follow_it: bool, web: bool) -> Manifest | None:
+@click.option(
+    "--save-as", "-a", metavar="FILE", help="Write the job, as the service has it, into this file (YAML; JSON when it ends in .json)."
+)
+@tags_option()
+@web_option()
+@accepted_option("--skip-validation", meaning="the document and what it names are checked in any case.")
+def create(
+    session: Session,
+    file: str,
+    name: str | None,
+    changes: tuple[str, ...],
+    follow_it: bool,
+    save_as: str | None,
+    tags: tuple[str, ...],
+    web: bool,
+) -> Manifest | None:
     """Submit a job from a YAML document.
 
     Code, environment and local inputs travel with it; what the workspace has already is not sent again.
@@ -40,18 +65,33 @@ def create(session: Session, file: str, name: str | None, changes: tuple[str, ..
     from moorage.client.jobs import submit
     from moorage.wire.documents.document import Kind
 
-    if web:
-        raise Invalid("--web is not supported here; follow the job with --stream.", code="NotSupported", target="--web")
-    document = session.document(Kind.JOB, file, changes, name=name)
+    document = session.document(Kind.JOB, file, (*changes, *tag_changes(tags)), name=name)
+    if save_as and not Path(save_as).absolute().parent.is_dir():
+        raise Invalid(f"{save_as} cannot be written: its folder does not exist.", code="FileNotFound", target="--save-as")
     job = submit(session.client, document, upload=session.upload())
     made = str(job.get("name"))
     session.say(f"job {made} is submitted")
-    if not follow_it:
+    if save_as:
+        _save(session, entities.job(job), Path(save_as))
+    session.no_page(web, f"moorage job stream -n {made}")
+    if not follow_it and not web:
         session.say(f"follow it: moorage job stream -n {made}")
+    if not follow_it:
         return entities.job(job)
     chosen = bool(session.given.get("output") or session.given.get("query"))
     follow(session, made, to_stderr=chosen)
     return entities.job(session.client.get(session.client.path("jobs", made))) if chosen else None
+
+
+def _save(session: Session, entity: Manifest, path: Path) -> None:
+    from moorage.cli.output import render
+
+    try:
+        path.write_text(render(entity, "json" if path.suffix.lower() == ".json" else "yaml") + "\n", encoding="utf-8")
+    except OSError as error:
+        # The job is submitted all the same: its name must reach whoever asked.
+        raise Invalid(f"job {entity['name']} is submitted, and {path} cannot be written: {error.strerror}.", target="--save-as") from error
+    session.say(f"the job is written to {path}")
 
 
 def follow(session: Session, name: str, *, to_stderr: bool = False) -> None:
@@ -77,17 +117,21 @@ def follow(session: Session, name: str, *, to_stderr: bool = False) -> None:
 
 @command(jobs, "stream", examples=["moorage job stream -n calm_harbor_k3v9s1t2x4"])
 @name_option("job")
-def stream_job(session: Session, name: str) -> None:
+@web_option()
+def stream_job(session: Session, name: str, web: bool) -> None:
     """Follow a job's status (on stderr) and log (on stdout) until it ends. Exit code 1 when it fails."""
+    session.no_page(web, f"moorage job stream -n {name}")
     follow(session, name)
 
 
 @command(jobs, "show", table="jobs", examples=["moorage job show -n my-job", "moorage job show -n my-job --query status -o tsv"])
 @name_option("job")
-def show(session: Session, name: str) -> Manifest:
+@web_option()
+def show(session: Session, name: str, web: bool) -> Manifest:
     """Show a job."""
     from moorage.cli import entities
 
+    session.no_page(web, f"moorage job stream -n {name}")
     return entities.job(session.client.get(session.client.path("jobs", name)))
 
 
@@ -97,13 +141,78 @@ def show(session: Session, name: str) -> Manifest:
 @click.option("--max-results", "-r", type=click.IntRange(1), help="At most so many, newest first.")
 @click.option("--archived-only", is_flag=True, help="Only archived jobs.")
 @click.option("--include-archived", is_flag=True, help="Archived jobs too.")
-def list_jobs(session: Session, max_results: int | None, archived_only: bool, include_archived: bool) -> list[Manifest]:
+@click.option("--parent-job-name", "-p", metavar="NAME", help="The jobs below this sweep or pipeline.")
+@click.option("--tag", metavar="NAME[=VALUE]", help="Only jobs that carry this tag.")
+@accepted_option("--all-results", meaning="all jobs are listed unless --max-results says otherwise.")
+def list_jobs(
+    session: Session, max_results: int | None, archived_only: bool, include_archived: bool, parent_job_name: str | None, tag: str | None
+) -> list[Manifest]:
     """List jobs, newest first."""
     from moorage.cli import entities
-    from moorage.client.jobs import listing
+    from moorage.client.jobs import children, listing
 
+    if parent_job_name:
+        if archived_only or tag:
+            raise Invalid("--parent-job-name lists all jobs below one; leave --archived-only and --tag out.", target="--parent-job-name")
+        return [entities.run(run) for run in itertools.islice(children(session.client, parent_job_name), max_results)]
     view = "ArchivedOnly" if archived_only else "All" if include_archived else "ActiveOnly"
-    return [entities.job(job) for job in itertools.islice(listing(session.client, view=view), max_results)]
+    return [entities.job(job) for job in itertools.islice(listing(session.client, view=view, tag=tag), max_results)]
+
+
+@command(
+    jobs,
+    "update",
+    table="jobs",
+    examples=[
+        "moorage job update -n my-job --set tags.verdict=good",
+        "moorage job update -n my-job --set display_name='Third try' --set description='with more data'",
+    ],
+)
+@name_option("job")
+@tags_option()
+@set_option()
+@web_option()
+def update(session: Session, name: str, changes: tuple[str, ...], tags: tuple[str, ...], web: bool) -> Manifest:
+    """Change the display name, description, tags or properties of a job; `--set tags.a=null` removes a tag."""
+    from moorage.cli import entities
+    from moorage.client.jobs import edit
+    from moorage.wire.documents.words import changed, merge
+
+    session.no_page(web, f"moorage job stream -n {name}")
+    current = entities.job(session.client.get(session.client.path("jobs", name)))
+    words = changed("job", current, (*tag_changes(tags), *changes))
+    fields = {"displayName": words.get("display_name"), "description": words.get("description")}
+    fields |= {field: merge(current[field], words[field]) for field in ("tags", "properties") if field in words}
+    if words:
+        edit(session.client, name, {field: value for field, value in fields.items() if value is not None})
+    return entities.job(session.client.get(session.client.path("jobs", name)))
+
+
+@command(jobs, "validate", examples=["moorage job validate -f train.yml", "moorage job validate -f train.yml --set compute=azureml:gpu"])
+@file_option("job")
+@set_option()
+def validate(session: Session, file: str, changes: tuple[str, ...]) -> Manifest:
+    """Check a job's document without submitting it: its fields, the files it names, and the assets and compute of the workspace.
+
+    Exit code 2 when something is wrong, with one line for each problem.
+    """
+    from moorage.client.assets import check
+    from moorage.wire.documents.document import Kind
+
+    document = session.document(Kind.JOB, file, changes)
+    check(session.client, document)
+    return {"result": "Succeeded", "errors": []}
+
+
+@command(jobs, "show-services", examples=["moorage job show-services -n my-job", "moorage job show-services -n my-job --node-index 1"])
+@name_option("job")
+@click.option("--node-index", "-i", type=click.IntRange(0), default=0, help="Which of the job's nodes. Default: 0.")
+def show_services(session: Session, name: str, node_index: int) -> Manifest:
+    """Show the services (SSH, JupyterLab, VS Code, TensorBoard) that a job asks for, and what became of each."""
+    from moorage.cli import entities
+    from moorage.client.jobs import services
+
+    return {name: entities.snaked(service) for name, service in services(session.client, name, node_index).items()}
 
 
 @command(jobs, "cancel", examples=["moorage job cancel -n my-job", "moorage job cancel -n my-job --no-wait"])
@@ -163,3 +272,8 @@ def restore_job(session: Session, name: str) -> None:
     from moorage.client.jobs import archive
 
     archive(session.client, name, hidden=False)
+
+
+refused_command(
+    jobs, "connect-ssh", "no SSH server runs in jobs yet; `kubectl exec` into the job's pod, or follow it with `moorage job stream`."
+)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from moorage.cli import registry
-from moorage.cli.commands import command, file_option, group, name_option, set_option
+from moorage.cli.commands import command, file_option, group, name_option, refused_command, set_option, tag_changes, tags_option
 from moorage.cli.session import Session
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Kind
@@ -32,17 +32,23 @@ models = group("model", "Register and fetch models.")
 @click.option("--path", "-p", metavar="PATH", help="A file or folder here, or a URI such as azureml://jobs/JOB/outputs/NAME.")
 @click.option("--type", "-t", "type_", type=click.Choice(["custom_model", "mlflow_model", "triton_model"]), help="Default: custom_model.")
 @click.option("--description", metavar="TEXT", help="What it is.")
+@click.option("--stage", "-s", metavar="STAGE", help="Stage of its life, in words of your own.")
+@tags_option()
 @set_option()
-def create(session: Session, file: str | None, changes: tuple[str, ...], type_: str | None, **options: str | None) -> Manifest:
+@registry.no_registry
+def create(
+    session: Session, file: str | None, changes: tuple[str, ...], type_: str | None, tags: tuple[str, ...], **options: str | None
+) -> Manifest:
     """Register a model from a document, from files here, or from a job's output."""
     if file is None and options.get("path") and "://" not in str(options["path"]) and not str(options["path"]).startswith("azureml:"):
         options["path"] = str(Path(str(options["path"])).expanduser().absolute())
-    return registry.create(session, Kind.MODEL, file, changes, type=type_, **options)
+    return registry.create(session, Kind.MODEL, file, (*changes, *tag_changes(tags)), type=type_, **options)
 
 
 @command(models, "show", table="assets", examples=["moorage model show -n digits -v 1", "moorage model show -n digits --label latest"])
 @name_option("model")
 @registry.version_options
+@registry.no_registry
 def show(session: Session, name: str, version: str | None, label: str | None) -> Manifest:
     """Show a version of a model."""
     return registry.show(session, Role.MODEL, name, version, label)
@@ -50,6 +56,7 @@ def show(session: Session, name: str, version: str | None, label: str | None) ->
 
 @command(models, "list", table="assets", examples=["moorage model list", "moorage model list -n digits"])
 @registry.list_options
+@registry.no_registry
 def list_models(session: Session, name: str | None, max_results: int | None, archived_only: bool, include_archived: bool) -> list[Manifest]:
     """List models, or the versions of one."""
     return registry.listing(session, Role.MODEL, name, max_results, archived_only=archived_only, include_archived=include_archived)
@@ -59,6 +66,7 @@ def list_models(session: Session, name: str | None, max_results: int | None, arc
 @name_option("model")
 @registry.version_options
 @click.option("--download-path", "-p", default=".", metavar="FOLDER", help="Where to; made when absent. Default: the current folder.")
+@registry.no_registry
 def download(session: Session, name: str, version: str | None, label: str | None, download_path: str) -> None:
     """Fetch the files of a model into FOLDER/NAME."""
     from moorage.client.jobs import download_model
@@ -67,3 +75,9 @@ def download(session: Session, name: str, version: str | None, label: str | None
     folder = Path(download_path)
     files = download_model(session.client, name, chosen, folder, upload=session.upload())
     session.say(f"{len(files)} files are in {(folder / name).resolve()}")
+
+
+registry.add_edits(models, Role.MODEL, "model")
+refused_command(
+    models, "package", "no images are built here; deploy the model with `moorage online-deployment create`, code and environment beside it."
+)

@@ -1,4 +1,4 @@
-"""What the three kinds of registered assets share: create from a document or options, show one version, list."""
+"""What the kinds of registered assets share: create from a document or options, show one version, list, update, archive, restore."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from moorage.cli import entities
+from moorage.cli.commands import command, name_option, refused_command, set_option, tag_changes, tags_option
 from moorage.cli.session import Session
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
@@ -73,3 +74,76 @@ def listing(
     if not name:
         session.table = "asset containers"
     return [entities.asset(item) for item in itertools.islice(client.list(path, {"listViewType": view}), most)]
+
+
+def no_registry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--registry-name` where the one registry has nothing of the kind: named for scripts, refused with the reason."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value and not context.resilient_parsing:
+            raise Invalid(
+                f"--registry-name {value}: registries hold environments only; leave it out, and use the workspace's own.",
+                code="NotSupported",
+                target="--registry-name",
+            )
+
+    shown = "Not supported: registries hold environments only."
+    return click.option("--registry-name", metavar="REGISTRY", expose_value=False, callback=refuse, help=shown)(function)
+
+
+def of_registry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--registry-name` of environments."""
+    return click.option("--registry-name", metavar="REGISTRY", help="Ready-made ones in place of the workspace's: azureml.")(function)
+
+
+def add_edits(group: click.Group, role: Role, what: str, *, registry: Callable[..., Any] = no_registry) -> None:
+    """The verbs `update`, `archive` and `restore` of an asset's noun, and the refusal of `share`."""
+    noun = str(group.name)
+
+    @command(
+        group,
+        "update",
+        table="environments" if role is Role.ENVIRONMENT else "assets",
+        examples=[
+            f"moorage {noun} update -n digits -v 1 --set description='The second try'",
+            f"moorage {noun} update -n digits --label latest --set tags.stage=tested",
+        ],
+    )
+    @name_option(what)
+    @version_options
+    @tags_option()
+    @set_option()
+    @registry
+    def update(session: Session, name: str, version: str | None, label: str | None, **given: Any) -> Manifest:
+        from moorage.client.assets import edit
+        from moorage.wire.documents.words import changed
+
+        session.in_registry(given.get("registry_name"))
+        chosen = resolve_version(session, role, name, version, label)
+        current = entities.asset(session.client.get(session.client.path(role.value, name, "versions", chosen)))
+        words = changed(noun, {**current.get("component_spec", {}), **current}, (*tag_changes(given["tags"]), *given["changes"]))
+        return entities.asset(edit(session.client, role, name, chosen, words)) if words else current
+
+    article = "an" if what[0] in "aeiou" else "a"
+    update.help = f"Change the description or tags of a version of {article} {what}. Its content never changes."
+    _add_archive(group, role, what, registry, hidden=True)
+    _add_archive(group, role, what, registry, hidden=False)
+    refused_command(group, "share", f"there are no registries to share a {noun} with; create it in the other workspace (-w NAME).")
+
+
+def _add_archive(group: click.Group, role: Role, what: str, registry: Callable[..., Any], *, hidden: bool) -> None:
+    verb = "archive" if hidden else "restore"
+
+    @command(group, verb, examples=[f"moorage {group.name} {verb} -n digits -v 1", f"moorage {group.name} {verb} -n digits"])
+    @name_option(what)
+    @version_options
+    @registry
+    def change(session: Session, name: str, version: str | None, label: str | None, registry_name: str | None = None) -> None:
+        from moorage.client.assets import archive
+
+        session.in_registry(registry_name)
+        chosen = resolve_version(session, role, name, version, label) if version or label else None
+        archive(session.client, role, name, chosen, hidden=hidden)
+
+    shown = "Hide a version, or without --version all of a name, from lists. It can still be used." if hidden else "Show it in lists again."
+    change.help = shown

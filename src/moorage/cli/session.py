@@ -119,6 +119,11 @@ class Session:
         if not self.quiet:
             click.echo(line, err=True)
 
+    def no_page(self, web: bool, follow: str) -> None:
+        """Say, where `--web` was given, that there is no page to open yet, and the command that shows the same."""
+        if web:
+            self.say(f"--web: there is no web page to open yet; follow it with `{follow}`")
+
     def on_interrupt(self, hint: str) -> None:
         """What Ctrl-C says from now on."""
         global _interruption

@@ -22,7 +22,7 @@ from moorage.wire.documents import assets as bodies
 from moorage.wire.documents import component as components
 from moorage.wire.documents import pipeline
 from moorage.wire.documents.document import Document, Kind, body, load, uses
-from moorage.wire.documents.references import Local, Named, Reference, ResourceId, Uri
+from moorage.wire.documents.references import Local, Named, Reference, ResourceId, Uri, compute_name
 from moorage.wire.documents.uses import ANONYMOUS_ENVIRONMENT, Role, Use, asset_id
 
 DATASTORE = "workspaceblobstore"
@@ -133,10 +133,13 @@ class Assets:
             raise self.refusal(use, f"the conda file '{use.reference.path}' cannot be read: {path} ({reason}).") from error
         return bodies.conda_text(text, str(use.reference.path))
 
+    def _component_assets(self, use: Use) -> tuple[Document, Assets]:
+        nested = self._nested(use, Kind.COMPONENT) if use.inline is None else replace(self.document, kind=Kind.COMPONENT, values=use.inline)
+        return nested, Assets(self.client, nested, upload=self.upload, where=self._inner(use), depth=self.depth + 1)
+
     def _component(self, use: Use) -> str:
         """An unnamed component of a step, or the one in a file beside the document."""
-        nested = self._nested(use, Kind.COMPONENT) if use.inline is None else replace(self.document, kind=Kind.COMPONENT, values=use.inline)
-        inner = Assets(self.client, nested, upload=self.upload, where=self._inner(use), depth=self.depth + 1)
+        nested, inner = self._component_assets(use)
         made = components.component_body(
             nested.values,
             pipeline.component_spec(nested.values, self.client.workspace, inner.resolve(pipeline.component_needs(nested.values))),
@@ -146,6 +149,24 @@ class Assets:
         made["properties"]["componentSpec"] |= {"name": components.ANONYMOUS_COMPONENT, "version": version}
         answer = self.client.put(self.client.path("components", components.ANONYMOUS_COMPONENT, "versions", version), made).json()
         return str(answer.get("id") or self.client.workspace.child("components", components.ANONYMOUS_COMPONENT, "versions", version))
+
+    def problems(self, wanted: Sequence[Use]) -> list[Invalid]:
+        """What `resolve` would refuse of these uses; nothing is sent or registered."""
+        found: list[Invalid] = []
+        for use in wanted:
+            try:
+                if use.role is Role.CONDA:
+                    self._conda(use)
+                elif use.role is Role.COMPONENT and (use.inline is not None or isinstance(use.reference, Local)):
+                    nested, inner = self._component_assets(use)
+                    found += inner.problems(pipeline.component_needs(nested.values))
+                elif isinstance(use.reference, Local):
+                    self._take(use)
+                elif use.reference is not None:
+                    self._named(use, use.reference)
+            except Invalid as error:
+                found.append(error)
+        return found
 
     def _inner(self, use: Use) -> str:
         """Where the fields of an inline component stand in the document: in the step itself when that is the component."""
@@ -272,6 +293,31 @@ class Assets:
             return f"{container.url}/{key.rstrip('/')}/"
 
 
+def check(client: Client, document: Document) -> None:
+    """Look for everything that a job's document names: files here, assets and computes in the workspace. Nothing is sent.
+
+    Raises:
+        Invalid: what is not there, or not as it must be; one line for each.
+    """
+    found = [*Assets(client, document).problems(uses(document)), *_missing_computes(client, document)]
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise Invalid("\n".join(error.message for error in found), code="ValidationError", target=found[0].target, details=tuple(found))
+
+
+def _missing_computes(client: Client, document: Document) -> list[Invalid]:
+    values = document.values
+    steps = {f"jobs.{name}.compute": step.get("compute") for name, step in (values.get("jobs") or {}).items()}
+    settings = {"settings.default_compute": (values.get("settings") or {}).get("default_compute")}
+    found, known = [], {str(each.get("name")) for each in client.list(client.path("computes"))}
+    for field, text in {"compute": values.get("compute"), **settings, **steps}.items():
+        if text and compute_name(str(text)) not in known:
+            there = ", ".join(sorted(known)) or "none yet; attach one with `moorage compute attach`"
+            found.append(document.refusal(field, f"there is no compute target '{compute_name(str(text))}'; there are: {there}."))
+    return found
+
+
 def datastore(client: Client, name: str = DATASTORE) -> Container:
     """A datastore's container with a fresh signature."""
     path = client.path("datastores", name)
@@ -324,6 +370,26 @@ def register(client: Client, document: Document, *, upload: Upload | None = None
             raise
     version = next_version(client, role, name)
     return dict(client.put(client.path(role.value, name, "versions", version), made).json())
+
+
+def archive(client: Client, role: Role, name: str, version: str | None, *, hidden: bool = True) -> None:
+    """Hide a version from lists, or all of a name when `version` is None; or show it again."""
+    path = client.path(role.value, name, *(("versions", version) if version else ()))
+    found = client.get(path).get("properties") or {}
+    kept = found if version else {field: found[field] for field in ("description", "tags", "properties") if field in found}
+    client.put(path, {"properties": {**kept, "isArchived": hidden}})
+
+
+def edit(client: Client, role: Role, name: str, version: str, words: Manifest) -> Manifest:
+    """Change the words about a version, under their CLI v2 names; its content stays what it is."""
+    path = client.path(role.value, name, "versions", version)
+    properties = dict(client.get(path).get("properties") or {})
+    spec = properties.get("componentSpec")
+    if isinstance(spec, dict):
+        # A component says these in its specification as well.
+        properties["componentSpec"] = {**spec, **{field: value for field, value in words.items() if field != "properties"}}
+    properties |= {field: value for field, value in words.items() if field != "display_name"}
+    return dict(client.put(path, {"properties": properties}).json())
 
 
 def _version(client: Client, role: Role, name: str) -> str:

@@ -268,9 +268,25 @@ def archive(client: Client, name: str, *, hidden: bool = True) -> None:
     client.patch(f"/history/v1.0{client.path()}/experiments/{experiment}/runs/{name}", {"hidden": hidden})
 
 
-def listing(client: Client, *, view: str = "ActiveOnly") -> Iterator[Manifest]:
-    """Jobs, newest first as the service has them."""
-    return client.list(client.path("jobs"), {"listViewType": view})
+def edit(client: Client, name: str, fields: Manifest) -> None:
+    """Change the words about a job: `displayName`, `description`; `tags` and `properties`, which are merged, null removing a name."""
+    client.patch(f"{history(client, name)}", fields)
+
+
+def children(client: Client, name: str) -> Iterator[Manifest]:
+    """The jobs below a sweep or a pipeline, as the run history has them."""
+    return client.list(f"{history(client, name)}/children")
+
+
+def services(client: Client, name: str, node: int = 0) -> Manifest:
+    """The services (SSH, JupyterLab and the like) of a job's node, by name."""
+    found = client.get(f"{history(client, name)}/serviceinstances/{node}")
+    return dict(found.get("instances") or {})
+
+
+def listing(client: Client, *, view: str = "ActiveOnly", tag: str | None = None) -> Iterator[Manifest]:
+    """Jobs, newest first as the service has them; with `tag` (`NAME` or `NAME=VALUE`) those that carry it."""
+    return client.list(client.path("jobs"), {"listViewType": view, **({"tag": tag} if tag else {})})
 
 
 def download_model(client: Client, name: str, version: str, folder: Path, *, upload: Upload | None = None) -> list[Path]:
