@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
+from moorage.cli.az.main import application as az
+from moorage.cli.az.words import expand
 from moorage.cli.main import application
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,19 +35,21 @@ def console_commands(text: str) -> Iterator[str]:
 
 
 LINES = [(page.relative_to(ROOT).as_posix(), line) for page in TYPED for line in console_commands(page.read_text(encoding="utf-8"))]
-MOORAGE = [(page, line) for page, line in LINES if line.startswith("moorage ")]
+MOORAGE = [(page, line) for page, line in LINES if line.startswith(("moorage ", "az "))]
 
 
-def parse(words: list[str]) -> None:
+def parse(name: str, words: list[str]) -> None:
     """Let Click parse a command line down to its command without running it; UsageError when it does not understand."""
-    command: click.Command = application
-    context = click.Context(application, info_name="moorage")
+    command: click.Command = application if name == "moorage" else az
+    words = words if name == "moorage" else expand(words)
+    context = click.Context(command, info_name=name)
     while isinstance(command, click.Group):
         _, found, words = command.resolve_command(context, words)
         assert found is not None
         command = found
         context = click.Context(command, info_name=command.name, parent=context)
-    command.make_context(command.name, list(words), parent=context.parent)
+    with contextlib.suppress(click.exceptions.Exit):  # `--help` as an example
+        command.make_context(command.name, list(words), parent=context.parent)
 
 
 def examples(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -68,7 +73,7 @@ def test_an_example_in_the_help_is_understood(line: str) -> None:
     inside = re.search(r"\$\((moorage [^)]*)\)", line)
     words = shlex.split(inside[1] if inside else line[line.index("moorage ") :].partition(" > ")[0], comments=True)
     try:
-        parse(words[1:])
+        parse("moorage", words[1:])
     except click.UsageError as error:
         pytest.fail(f"{line}: {error.format_message()}")
 
@@ -80,7 +85,8 @@ def test_pages_have_commands_to_type() -> None:
 @pytest.mark.parametrize(("page", "line"), MOORAGE, ids=[line for _, line in MOORAGE])
 def test_a_command_of_a_page_is_understood(page: str, line: str) -> None:
     try:
-        parse(shlex.split(line)[1:])
+        name, *words = shlex.split(line)
+        parse(name, words)
     except click.UsageError as error:
         pytest.fail(f"{page}: {line}: {error.format_message()}")
 

@@ -18,7 +18,7 @@ az = group("az", "An `az` executable that answers `az ml ...` and its neighbours
 _MARK = "# The az shim of Moorage; `moorage az install` makes it anew."
 
 
-@command(az, "install", examples=["moorage az install ~/.local/bin", 'PATH="$HOME/.local/bin:$PATH" az ml job list'])
+@command(az, "install", examples=["moorage az install ~/.local/bin", "moorage az install ~/bin --force"])
 @click.argument("folder", metavar="DIR")
 @click.option("--force", is_flag=True, help="Replace a file of that name that is not Moorage's.")
 def install(session: Session, folder: str, force: bool) -> Manifest:
