@@ -142,10 +142,9 @@ def build(
     with tempfile.TemporaryDirectory(prefix=".image-", dir=path.parent) as name:
         folder = Path(name)
         tree = _debian(folder, facts, epoch, trees)
-        how = {"epoch": epoch, "compress": compress}
         (folder / "debian").mkdir()
         titles = [f"Debian {facts.suite}: {', '.join(facts.packages) or 'essential packages'}"]
-        layers = split(tree, titles, lambda _: 0, folder / "debian", **how)
+        layers = split(tree, titles, lambda _: 0, folder / "debian", epoch=epoch, compress=compress)
         if installed is not None:
             above = dict(parts or {})
             _compile(tree, installed, facts.prefix, folder)
@@ -158,7 +157,7 @@ def build(
                     default=0,
                 )
 
-            layers += split(folder / "installed.tar", list(above), choose, folder / "above", **how)
+            layers += split(folder / "installed.tar", list(above), choose, folder / "above", epoch=epoch, compress=compress)
         made = folder / "image.tar"
         digest = archive(
             made,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from image.facts import Facts
 
@@ -120,7 +120,7 @@ def _layer(title: str, path: Path, source: tarfile.TarFile, entries: Iterable[tu
         outer = _Hashing(raw)
         zipped = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=outer, mtime=0) if compress else None
         inner = _Hashing(zipped or outer)
-        with tarfile.open(fileobj=inner, mode="w|", format=tarfile.PAX_FORMAT) as target:
+        with tarfile.open(fileobj=cast("IO[bytes]", inner), mode="w|", format=tarfile.PAX_FORMAT) as target:
             for name, entry in entries:
                 member = _member(name, epoch, entry.type, mode=entry.mode, linkname=entry.linkname)
                 member.uid, member.gid = entry.uid, entry.gid
