@@ -248,7 +248,7 @@ def test_ctrl_c_while_a_job_is_followed_says_that_it_goes_on(
     assert follower.stderr is not None
     assert "Running" in follower.stderr.readline()
     follower.send_signal(signal.SIGINT)
-    _, err = follower.communicate(timeout=20)
+    _, err = follower.communicate(timeout=60)
     assert follower.returncode == 130
     assert "The job goes on. `moorage job stream -n interrupted` comes back to it; `moorage job cancel -n interrupted` ends it." in err
     assert "Traceback" not in err

@@ -204,7 +204,7 @@ async def test_shared_informers_are_one_per_kind_and_selector_also_when_asked_fo
         running_all = asyncio.create_task(informers.run())
         await informers.synced()
         late = informers.informer(CONFIG_MAP, labels="app=x")
-        await asyncio.wait_for(informers.synced(), 5)
+        await asyncio.wait_for(informers.synced(), 60)
         assert late is not first and [name_of(manifest) for manifest in late] == ["a"]
         running_all.cancel()
         await asyncio.gather(running_all, return_exceptions=True)

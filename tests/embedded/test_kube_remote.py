@@ -77,7 +77,7 @@ async def test_an_informer_over_http_outlives_a_restart_of_the_api(pki: tuple[Au
             await cluster.list(CONFIG_MAP)
         assert f"127.0.0.1:{port}" in refusal.message
         await memory.create(CONFIG_MAP, a_config_map("meanwhile"))
-        async with served(memory, pki, tmp_path, port), asyncio.timeout(20):
+        async with served(memory, pki, tmp_path, port), asyncio.timeout(60):
             while sorted(name_of(manifest) for manifest in informer) != ["before", "meanwhile"]:
                 await asyncio.sleep(0.02)
             running.cancel()

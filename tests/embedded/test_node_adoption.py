@@ -50,7 +50,7 @@ async def nodes_of(cluster: LocalCluster, folder: Path) -> AsyncIterator[Nodes]:
     cluster.backend = nodes
     task = asyncio.create_task(nodes.run())
     try:
-        await asyncio.wait_for(nodes.ready.wait(), 20)
+        await asyncio.wait_for(nodes.ready.wait(), 60)
         yield nodes
     finally:
         task.cancel()
@@ -60,7 +60,7 @@ async def nodes_of(cluster: LocalCluster, folder: Path) -> AsyncIterator[Nodes]:
 async def until(cluster: LocalCluster, holds: Callable[[Manifest | None], bool], name: str = "a") -> Manifest | None:
     listing = await cluster.list(POD)
     item = next((found for found in listing.items if found["metadata"]["name"] == name), None)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         stream = cluster.watch(POD, since=listing.resource_version)
         try:
             while not holds(item):
@@ -91,7 +91,7 @@ async def prepare(state: Path, manifest: Manifest) -> None:
 
 async def started_folder(folder: Path) -> Path:
     """The attempt's folder once its process runs; the agent is another process, so that its files are what can be seen of it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := list(folder.glob("n1/pods/*/containers/main/0/log.000001"))) or not found[0].stat().st_size:
             await asyncio.sleep(0.01)
     return found[0].parent
@@ -99,7 +99,7 @@ async def started_folder(folder: Path) -> Path:
 
 async def emptied(folder: Path) -> None:
     """The folder of a pod goes after its object."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while list((folder / "n1" / "pods").iterdir()):
             await asyncio.sleep(0.01)
 
@@ -117,7 +117,7 @@ async def ended(folder: Path) -> None:
     attempt = Attempt(folder, "", lambda: None)
     attempt.attach()
     try:
-        await asyncio.wait_for(attempt.ended.wait(), 20)
+        await asyncio.wait_for(attempt.ended.wait(), 60)
     finally:
         attempt.close()
 
@@ -152,9 +152,9 @@ async def test_a_follower_is_told_of_what_was_written_before_the_shim_knew_of_it
     try:
         attempt.grown.clear()
         attempt.follow(True)
-        await asyncio.wait_for(attempt.grown.wait(), 10)
+        await asyncio.wait_for(attempt.grown.wait(), 60)
         attempt.kill()
-        await asyncio.wait_for(attempt.ended.wait(), 20)
+        await asyncio.wait_for(attempt.ended.wait(), 60)
     finally:
         attempt.close()
 
@@ -220,12 +220,12 @@ async def test_stopping_the_cluster_stops_containers_which_start_again_with_it(t
             await until(cluster, in_phase("Running"))
             pairs = read_pairs(next(folder.glob("n1/pods/*/containers/main/0/started")))
             assert pairs is not None
-            await asyncio.wait_for(nodes.stop_containers(), 20)
+            await asyncio.wait_for(nodes.stop_containers(), 60)
             assert not lives(pairs)
             assert (await cluster.get(POD, "a", "default"))["status"]["phase"] == "Running"
         # At once, however often: what was stopped on purpose has not crashed.
         for restarts in (1, 2, 3):
-            async with nodes_of(cluster, folder) as nodes, asyncio.timeout(8):
+            async with nodes_of(cluster, folder) as nodes, asyncio.timeout(30):
                 await until(
                     cluster,
                     lambda found, count=restarts: (

@@ -38,12 +38,12 @@ async def running(cluster: LocalCluster, folder: Path, *, confined: Confinement 
     cluster.backend = nodes
     task = asyncio.create_task(nodes.run())
     try:
-        await asyncio.wait_for(nodes.ready.wait(), 20)
+        await asyncio.wait_for(nodes.ready.wait(), 60)
         yield nodes
         for pod in (await cluster.list(POD)).items:
             await cluster.delete(POD, pod["metadata"]["name"], "default", grace=None)
         await until(cluster, lambda pods: not pods)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while list((folder / "n1" / "pods").iterdir()):
                 await asyncio.sleep(0.01)
     finally:

@@ -86,7 +86,7 @@ async def serve(cluster: LocalCluster, *ports: int, at: int = 0) -> str:
 
 async def until(cluster: LocalCluster, holds: Callable[[Manifest], bool]) -> Manifest:
     item = await cluster.get(SERVICE, "web", "default")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         stream = cluster.watch(SERVICE, since=item["metadata"]["resourceVersion"])
         try:
             while not holds(item):
@@ -136,7 +136,7 @@ async def test_without_endpoints_the_connection_ends_and_with_the_service_the_li
         address = await serve(cluster)
         assert await ask(address) == b""
         await cluster.delete(SERVICE, "web", "default")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await ask(address)

@@ -169,7 +169,7 @@ SCORE += "def run(raw_data):\n    return {'model': m, 'data': json.loads(raw_dat
 
 
 def ask(address: str, body: str) -> Any:
-    connection = http.client.HTTPConnection(address, 5001, timeout=20)
+    connection = http.client.HTTPConnection(address, 5001, timeout=60)
     try:
         connection.request("POST", "/score", body=body)
         return json.loads(connection.getresponse().read())

@@ -46,7 +46,7 @@ class Server:
     lines: list[str]
 
     def ask(self, method: str, path: str, body: str | bytes = b"", **headers: str) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
             response = connection.getresponse()
@@ -86,8 +86,8 @@ def serving(installed: Path, code: Path, **environment: str) -> Iterator[Server]
         yield Server(process, port, lines)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-        reader.join(timeout=20)
+        process.wait(timeout=60)
+        reader.join(timeout=60)
         process.stdout.close()
 
 
@@ -217,7 +217,7 @@ def test_a_raw_request_and_response_pass_through(installed: Path, tmp_path: Path
 )
 def test_a_script_that_cannot_serve_ends_with_code_3_and_says_why(installed: Path, tmp_path: Path, text: str, expected: str) -> None:
     process = start(installed, script(tmp_path, text))
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 3
     assert expected in output
 
@@ -240,8 +240,8 @@ def test_a_request_in_flight_is_finished_after_sigterm(installed: Path, tmp_path
             threading.Event().wait(0.02)
         server.process.send_signal(signal.SIGTERM)
         (code / "go").touch()
-        asking.join(timeout=20)
-        assert server.process.wait(timeout=20) == 0
+        asking.join(timeout=60)
+        assert server.process.wait(timeout=60) == 0
     assert replies[0].json() == "done"
 
 
@@ -272,6 +272,6 @@ def test_the_users_own_packages_come_before_the_borrowed_ones(installed: Path, t
     script(code, "mine = True\n", "borrow.py")
     process = start(installed, code, PYTHONPATH=str(own))
     # uvicorn needs the real click, so that it does not get as far as serving; which click was taken is the point.
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert "init() is done" in output
     assert "has no attribute" in output

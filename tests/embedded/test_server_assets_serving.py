@@ -79,7 +79,7 @@ def test_the_sdks_transport_works_over_tls_and_survives_a_kill(tmp_path: Path) -
         store = http.get(f"{workspace.id}/datastores/workspaceblobstore").json()["properties"]
         assert store["accountName"] == f"127.0.0.1:{port}/blobstore/#"
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")
 
 
@@ -96,7 +96,7 @@ def test_a_client_that_goes_away_leaves_no_half_blob(tmp_path: Path) -> None:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}) as http:
             assert http.get(path).status_code == 404
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")
 
 

@@ -82,7 +82,7 @@ def test_interrupting_a_stream_leaves_the_job_running(stack: Stack, tmp_path: Pa
     streaming = stack.popen("job", "stream", "-n", "watched")
     stack.until(lambda: stack.job_status("watched") == "Running", "the job runs")
     streaming.send_signal(signal.SIGINT)
-    said, _ = streaming.communicate(timeout=20)
+    said, _ = streaming.communicate(timeout=60)
     assert streaming.returncode == 130 and b"moorage job" in said and b"Traceback" not in said
     gate.touch()
     stack.until(lambda: stack.job_status("watched") == "Completed", "the job goes on to its end")

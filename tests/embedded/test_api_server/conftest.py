@@ -65,7 +65,7 @@ async def served(keys: Keys, tmp_path: Path) -> AsyncIterator[Served]:
 @pytest.fixture
 async def http(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
     headers = {"authorization": f"Bearer {served.cluster.tokens.admin_token}"}
-    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, headers=headers, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, headers=headers, timeout=60) as client:
         yield client
 
 

@@ -168,7 +168,7 @@ async def test_stopping_the_server_ends_open_watches(keys: Keys, served: Served)
             request = client.build_request("GET", f"{serving.url}{CONFIG_MAPS}", params={"watch": "1"})
             stream = await client.send(request, stream=True)
             reading = asyncio.create_task(read(stream))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await reading == ["ADDED"]
         await stream.aclose()
     await cluster.close()

@@ -35,7 +35,7 @@ def binding(name: str, to: str, user: str, kind: str = "Role") -> Manifest:
 async def alice(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
     """Requests of a user who may do what the test grants her; the administrator's right to impersonate brings her in."""
     headers = {"authorization": f"Bearer {served.cluster.tokens.admin_token}", "impersonate-user": "alice"}
-    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, headers=headers, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, headers=headers, timeout=60) as client:
         yield client
 
 
