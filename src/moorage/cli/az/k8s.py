@@ -92,20 +92,11 @@ def _install(session: Session, name: str, config: Sequence[str], protected: Sequ
 @_settings
 @_where
 @no_wait_option()
-def create(
-    session: Session,
-    name: str,
-    extension_type: str,
-    scope: str,
-    config: Sequence[str],
-    protected: Sequence[str],
-    no_wait: bool,
-    **where: Any,
-) -> Manifest:
+def create(session: Session, name: str, extension_type: str, config: Sequence[str], protected: Sequence[str], **where: Any) -> Manifest:
     """Install the extension into a cluster."""
     if extension_type.lower() != _TYPE.lower():
         raise Invalid(f"extensions of type '{extension_type}' are none of Moorage's; the only type is {_TYPE}.", target="--extension-type")
-    return _install(session, name, config, protected, not no_wait, where)
+    return _install(session, name, config, protected, not where["no_wait"], where)
 
 
 @command(extensions, "update", examples=["az k8s-extension update --name moorage --config inferenceRouterHA=True"], table="extensions")
@@ -153,19 +144,18 @@ def list_(session: Session, kubeconfig: str | None, context: str | None, **where
 @_where
 @no_wait_option()
 @yes_option()
-def delete(
-    session: Session, name: str, force: bool, no_wait: bool, yes: bool, kubeconfig: str | None, context: str | None, **where: Any
-) -> None:
+def delete(session: Session, name: str, force: bool, no_wait: bool, yes: bool, **where: Any) -> None:
     """Remove the extension and everything of it from the cluster."""
     from datetime import timedelta
 
     from moorage.extension import install
 
     session.confirm(f"Remove the extension '{name}'?", yes)
+    wait = None if no_wait else timedelta(minutes=2)
     ours.with_cluster(
-        lambda cluster: install.delete(cluster, name, force=force, wait=None if no_wait else timedelta(minutes=2), report=session.say),
-        ours.chosen_kubeconfig(kubeconfig),
-        context,
+        lambda cluster: install.delete(cluster, name, force=force, wait=wait, report=session.say),
+        ours.chosen_kubeconfig(where["kubeconfig"]),
+        where["context"],
     )
 
 
