@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -131,12 +132,14 @@ def test_a_token_that_does_not_cover_a_blob_is_no_reason_to_wait(service: tuple[
 
 
 @contextmanager
-def sidecar(access: Access, uploads: Sequence[Manifest], folder: Path, *, grace: float = 20) -> Iterator[subprocess.Popen[str]]:
+def sidecar(
+    access: Access, uploads: Sequence[Manifest], folder: Path, *, grace: float = 20, within: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """The upload container's process, once it understands SIGTERM."""
     plan, ready = folder / "plan.json", folder / "ready"
     plan.write_text(json.dumps({"uploads": list(uploads)}))
     command = [sys.executable, "-m", "moorage.podside", "upload", "--plan", str(plan), "--access", str(access.folder)]
-    command += ["--grace", str(grace), "--ready", str(ready)]
+    command += ["--grace", str(grace), "--ready", str(ready), *(["--within", str(within)] if within else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             while not ready.exists() and process.poll() is None:
@@ -192,6 +195,58 @@ def test_links_out_of_the_folder_are_not_followed(service: tuple[Store, Access],
     assert "outside" in output
 
 
+def test_a_sidecar_that_starts_again_follows_no_link_that_took_the_place_of_an_output(
+    service: tuple[Store, Access], tmp_path: Path
+) -> None:
+    """The user's code is running by then, and what this container may read is not the user's: the pod's token, say."""
+    store, access = service
+    work = tmp_path / "work"
+    (work / "outputs").mkdir(parents=True)
+    (work / "outputs/folder").symlink_to(access.folder)
+    (work / "elsewhere").symlink_to(access.folder)
+    (work / "outputs/kept").mkdir()
+    (work / "outputs/kept/file").write_bytes(b"kept")
+    uploads = [
+        {"from": str(work / "outputs/folder"), "to": "c/folder", "kind": "folder"},
+        {"from": str(work / "elsewhere/token"), "to": "c/token", "kind": "file"},
+        {"from": str(work / "outputs/kept"), "to": "c/kept", "kind": "folder"},
+    ]
+    with sidecar(access, uploads, tmp_path, within=work) as process:
+        output = stop(process)
+    assert process.returncode == 0, output
+    assert store.blobs == {"c/kept/file": b"kept"}
+    assert "is a link to" in output
+
+
+def test_a_name_that_is_no_text_is_stored_under_one_that_is(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "plain").write_bytes(b"p")
+    try:
+        Path(os.fsdecode(os.fsencode(out) + b"/caf\xe9")).write_bytes(b"latin")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    with sidecar(access, [{"from": str(out), "to": "c/out", "kind": "folder"}], tmp_path) as process:
+        output = stop(process)
+    assert process.returncode == 0, output
+    assert store.blobs == {"c/out/plain": b"p", "c/out/caf%E9": b"latin"}
+
+
+def test_what_is_remembered_of_a_file_is_small() -> None:
+    """A job may write hundreds of thousands of files, and the sidecar's memory is limited."""
+    ledger = Ledger()
+    root = Path("/mnt/azureml/outputs/images")
+    tracemalloc.start()
+    try:
+        for number in range(5000):
+            ledger.store(Found(root / f"{number}.png", root, f"c/out/images/{number}.png", Signature(number, number, number)))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held / 5000 < 300, "bytes a file"
+
+
 def test_outputs_that_cannot_be_stored_fail_with_one_json_object(service: tuple[Store, Access], tmp_path: Path) -> None:
     store, access = service
     out = tmp_path / "out"
@@ -236,10 +291,10 @@ def test_a_file_that_is_away_when_its_turn_comes_is_stored_once_it_is_back(servi
     found = Found(out / "model", out, "c/out/model", Signature(1, (out / "model").stat().st_mtime_ns, (out / "model").stat().st_ino))
     ledger, client = Ledger(), blobs.BlobStore(access)
     (out / "model").rename(away)
-    assert store_all(client, [found], ledger, Patience(BRIEF)) == []
+    assert store_all(client, [found], ledger, Patience(BRIEF)).count == 0
     away.rename(out / "model")
     assert ledger.due(found, found.signature.changed / 1e9 + 60), "its name, size, time and inode are as before, but it was never stored"
-    assert store_all(client, [found], ledger, Patience(BRIEF)) == []
+    assert store_all(client, [found], ledger, Patience(BRIEF)).count == 0
     client.close()
     assert store.blobs == {"c/out/model": b"m"}
 

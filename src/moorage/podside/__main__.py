@@ -55,7 +55,8 @@ def _run(options: Namespace, plan: Manifest) -> None:
             from moorage.podside.access import Access
             from moorage.podside.upload import upload
 
-            upload(plan, Access(options.access), grace=timedelta(seconds=options.grace), ready=options.ready)
+            grace = timedelta(seconds=options.grace)
+            upload(plan, Access(options.access), grace=grace, within=options.within, ready=options.ready)
 
 
 def _parser() -> ArgumentParser:
@@ -68,6 +69,7 @@ def _parser() -> ArgumentParser:
     environment.add_argument("--root", type=Path, required=True)
     upload = commands.add_parser("upload", help="store outputs until SIGTERM, then the rest")
     upload.add_argument("--grace", type=float, default=100, metavar="SECONDS", help="time for the rest")
+    upload.add_argument("--within", type=Path, metavar="DIR", help="the volume below which no link is followed to an output")
     upload.add_argument("--ready", type=Path, metavar="FILE", help="made once SIGTERM is understood")
     for command in (fetch, environment, upload):
         command.add_argument("--plan", type=Path, required=True)

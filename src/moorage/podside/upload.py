@@ -2,19 +2,25 @@
 
 A file goes up when it has been left alone for a while, and again after every change; a file that keeps changing goes up less and less often
 until the end. Nothing is ever deleted from the store. Empty folders leave no trace there: a blob store has none.
+
+The user's code owns the folders that are read here, and this container may read what the user's cannot: nothing found there is trusted. Memory grows
+by some 200 bytes a file, since a job may write hundreds of thousands.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from time import monotonic, time
 
@@ -25,12 +31,20 @@ from moorage.podside.patience import Patience
 from moorage.specs.manifest import Manifest
 
 _PARALLEL = 4
+_SHOWN = 10
 _SCAN_SECONDS = 2.0
+_LONGEST_PAUSE_SECONDS = 30.0
 _QUIET_SECONDS = 10.0
 # While the command runs, one round of uploads waits this long for the workspace before it looks at the files again.
 _ROUND_PATIENCE = timedelta(seconds=20)
 # Gone again, or a link to nothing or in a circle; every other error means that something is there.
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# Files that are handed to the threads at once.
+_BATCH = 256
+# Bytes of a name that are no UTF-8, as Python shows them (PEP 383).
+_NO_TEXT = re.compile("[\udc80-\udcff]")
+# How often the time for which a file must be left alone doubles.
+_MOST_TIMES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +68,36 @@ class Found:
 
 @dataclass(slots=True)
 class Ledger:
-    """What has been stored, by blob name, and how often."""
+    """What has been stored, and how often. Packed: it holds an entry for every file of the job."""
 
-    stored: dict[str, Signature] = field(default_factory=dict)
-    times: dict[str, int] = field(default_factory=dict)
+    stored: dict[bytes, bytes] = field(default_factory=dict)
+
+    def holds(self, found: Found) -> bool:
+        """Whether this very content has been stored."""
+        return self.stored.get(_digest(found.path), b"")[:-1] == _digest(found.signature)
 
     def due(self, found: Found, now: float) -> bool:
         """Whether the file has been quiet long enough: twice as long after each time it was stored and changed again."""
-        if self.stored.get(found.blob) == found.signature:
+        if self.holds(found):
             return False
-        quiet: float = _QUIET_SECONDS * 2.0 ** min(self.times.get(found.blob, 0), 6)
+        times = self.stored.get(_digest(found.path), b"\0")[-1]
+        quiet: float = _QUIET_SECONDS * 2.0**times
         return now - found.signature.changed / 1e9 >= quiet
 
     def store(self, found: Found) -> None:
-        self.stored[found.blob] = found.signature
-        self.times[found.blob] = self.times.get(found.blob, 0) + 1
+        times = self.stored.get(_digest(found.path), b"\0")[-1]
+        self.stored[_digest(found.path)] = _digest(found.signature) + bytes([min(times + 1, _MOST_TIMES)])
 
 
-def upload(plan: Manifest, access: Access, *, grace: timedelta, ready: Path | None = None) -> None:
+def _digest(value: object) -> bytes:
+    return blake2b(repr(value).encode(), digest_size=16).digest()
+
+
+def upload(plan: Manifest, access: Access, *, grace: timedelta, within: Path | None = None, ready: Path | None = None) -> None:
     """Store the plan's uploads until SIGTERM, then what is left within `grace`.
+
+    Args:
+        within: the volume that the user's code writes to: no link below it leads anywhere, also when this container starts again beside running code.
 
     Raises:
         MoorageError: something could not be stored; the message names the first file and how many there are.
@@ -81,16 +106,19 @@ def upload(plan: Manifest, access: Access, *, grace: timedelta, ready: Path | No
     previous = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     store = BlobStore(access)
     ledger = Ledger()
-    roots = [_Root(wanted) for wanted in plan.get("uploads") or ()]
+    roots = [_Root(wanted, within) for wanted in plan.get("uploads") or ()]
+    pause = _SCAN_SECONDS
     try:
         if ready:
             ready.touch()
-        while not ended.wait(_SCAN_SECONDS):
+        while not ended.wait(pause):
+            begun = monotonic()
             # What cannot be read now may be readable later; at the end it counts.
-            due = [found for found in _scan(roots, lambda error: None) if ledger.due(found, time())]
-            if due:
-                _report(store_all(store, due, ledger, Patience(_ROUND_PATIENCE, hurry=ended)))
-                store.close()
+            due = (found for found in _scan(roots, lambda error: None) if ledger.due(found, time()))
+            _report(store_all(store, due, ledger, Patience(_ROUND_PATIENCE, hurry=ended)))
+            store.close()
+            # Looking at very many files takes time that is the user's.
+            pause = min(max(_SCAN_SECONDS, 5 * (monotonic() - begun)), _LONGEST_PAUSE_SECONDS)
         _finish(store, roots, ledger, Patience(grace))
     finally:
         store.close()
@@ -98,30 +126,55 @@ def upload(plan: Manifest, access: Access, *, grace: timedelta, ready: Path | No
 
 
 class _Root:
-    """One upload of the plan. The place is resolved before the user's code runs, so that no link can lead it elsewhere later."""
+    """One upload of the plan."""
 
-    def __init__(self, wanted: Manifest) -> None:
+    def __init__(self, wanted: Manifest, within: Path | None) -> None:
         place = Path(wanted["from"])
+        if within is not None and place.is_relative_to(within):
+            # Not resolved below the volume: when this container starts again, links of the user's may lie there.
+            place = within.resolve() / place.relative_to(within)
+        else:
+            place = place.parent.resolve() / place.name
         self.single = wanted.get("kind", "folder") == "file"
-        self.place = place.parent.resolve() / place.name if self.single else place.resolve()
+        self.place = place
         self.blob = wanted["to"].strip("/")
+        self._told = False
 
     def files(self, unreadable: Callable[[OSError], None]) -> Iterator[Found]:
-        if self.single and not self.place.is_dir():
-            if found := _found(self.place, self.place.parent, self.blob, unreadable):
+        root = self.place.parent if self.single and not self.place.is_dir() else self.place
+        if (real := Path(os.path.realpath(root))) != root:
+            if not self._told:
+                print(f"Nothing of {root} is stored: it is a link to {text(real)}", flush=True)
+                self._told = True
+            return
+        if root != self.place:
+            if found := _found(self.place, root, self.blob, unreadable):
                 yield found
             return
+        for path in _walk(self.place, unreadable):
+            if found := _found(path, root, f"{self.blob}/{text(path.relative_to(root).as_posix())}", unreadable):
+                yield found
 
-        def failed(error: OSError) -> None:
+
+def _walk(top: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+    """Everything below a folder that is no folder, one after the other: neither depth nor number of files costs memory."""
+    folders = [str(top)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        yield Path(entry.path)
+        except OSError as error:
             if error.errno not in _NOTHING_THERE:
                 unreadable(error)
 
-        for folder, names, files in os.walk(self.place, onerror=failed):
-            names.sort()
-            for name in sorted(files):
-                path = Path(folder, name)
-                if found := _found(path, self.place, f"{self.blob}/{path.relative_to(self.place).as_posix()}", unreadable):
-                    yield found
+
+def text(name: str | Path) -> str:
+    """A name as text: a byte that is no UTF-8 becomes `%XX`, since a blob's name is text."""
+    return _NO_TEXT.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", str(name))
 
 
 def _found(path: Path, root: Path, blob: str, unreadable: Callable[[OSError], None]) -> Found | None:
@@ -136,8 +189,8 @@ def _found(path: Path, root: Path, blob: str, unreadable: Callable[[OSError], No
     return Found(path, root, blob, Signature(status.st_size, status.st_mtime_ns, status.st_ino))
 
 
-def _scan(roots: list[_Root], unreadable: Callable[[OSError], None]) -> list[Found]:
-    return [found for root in roots for found in root.files(unreadable)]
+def _scan(roots: list[_Root], unreadable: Callable[[OSError], None]) -> Iterator[Found]:
+    return (found for root in roots for found in root.files(unreadable))
 
 
 def _finish(store: BlobStore, roots: list[_Root], ledger: Ledger, waiting: Patience) -> None:
@@ -145,41 +198,56 @@ def _finish(store: BlobStore, roots: list[_Root], ledger: Ledger, waiting: Patie
     started = monotonic()
     while True:
         unread: list[OSError] = []
-        left = [found for found in _scan(roots, unread.append) if ledger.stored.get(found.blob) != found.signature]
-        if not left:
+        sizes = [found.signature.size for found in _scan(roots, unread.append) if not ledger.holds(found)]
+        if not sizes:
             break
-        print(f"Storing {len(left)} files, {sum(found.signature.size for found in left) / 1e6:.1f} MB", flush=True)
+        print(f"Storing {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB", flush=True)
+        left = (found for found in _scan(roots, lambda error: None) if not ledger.holds(found))
         failures = store_all(store, left, ledger, waiting)
         _report(failures)
-        if failures:
-            first = failures[0]
-            others = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
-            raise MoorageError(f"'{first[0].path}'{others} could not be stored: {first[1].message}", code="UploadFailed")
+        if failures.first:
+            found, error = failures.first[0]
+            others = f" and {failures.count - 1} more" if failures.count > 1 else ""
+            raise MoorageError(f"'{text(found.path)}'{others} could not be stored: {error.message}", code="UploadFailed")
     if unread:
-        raise MoorageError(f"An output cannot be read ({unread[0].strerror}) and is not stored: {unread[0].filename}", code="UploadFailed")
+        raise MoorageError(
+            f"An output cannot be read ({unread[0].strerror}) and is not stored: {text(unread[0].filename)}", code="UploadFailed"
+        )
     print(f"All {len(ledger.stored)} files are stored ({monotonic() - started:.1f} s after the end)", flush=True)
 
 
-Failure = tuple[Found, MoorageError]
+@dataclass(slots=True)
+class Failures:
+    """What could not be stored: the first files with the reasons, and how many there are."""
+
+    first: list[tuple[Found, MoorageError]] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, found: Found, error: MoorageError) -> None:
+        self.count += 1
+        if self.count <= _SHOWN:
+            self.first.append((found, error))
 
 
-def store_all(store: BlobStore, wanted: list[Found], ledger: Ledger, waiting: Patience) -> list[Failure]:
+def store_all(store: BlobStore, wanted: Iterable[Found], ledger: Ledger, waiting: Patience) -> Failures:
     """Store these files, several at once, and note in the ledger which are; what could not be stored."""
-    with ThreadPoolExecutor(max_workers=min(_PARALLEL, len(wanted))) as pool:
-        outcomes = list(pool.map(lambda found: _store_one(store, found, waiting), wanted))
-    failures: list[Failure] = []
-    for found, outcome in zip(wanted, outcomes, strict=True):
-        if outcome is True:
-            ledger.store(found)
-        elif isinstance(outcome, MoorageError):
-            failures.append((found, outcome))
+    failures = Failures()
+    left = iter(wanted)
+    with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
+        while batch := list(islice(left, _BATCH)):
+            outcomes = pool.map(lambda found: _store_one(store, found, waiting), batch)
+            for found, outcome in zip(batch, outcomes, strict=True):
+                if outcome is True:
+                    ledger.store(found)
+                elif isinstance(outcome, MoorageError):
+                    failures.add(found, outcome)
     return failures
 
 
 def _store_one(store: BlobStore, found: Found, waiting: Patience) -> MoorageError | bool:
     """Whether it is stored; False for a file that went or shrank meanwhile, which comes up in the next scan if it still is one."""
     try:
-        waiting.keep_trying(str(found.path), lambda: _write(store, found))
+        waiting.keep_trying(text(found.path), lambda: _write(store, found))
     except Conflict:
         return False
     except NotFound as error:
@@ -200,11 +268,11 @@ def _write(store: BlobStore, found: Found) -> None:
         real = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not real.is_relative_to(found.root):
             # This container can read what the user's cannot: a link out of the folder is not followed.
-            print(f"{found.path} is not stored: it is a link to {real}, outside {found.root}", flush=True)
+            print(f"{text(found.path)} is not stored: it is a link to {text(real)}, outside {found.root}", flush=True)
             return
         store.write(found.blob, file, found.signature.size)
 
 
-def _report(failures: list[Failure]) -> None:
-    for found, error in failures[:10]:
-        print(f"{found.path} is not stored yet: {error.message}", flush=True)
+def _report(failures: Failures) -> None:
+    for found, error in failures.first:
+        print(f"{text(found.path)} is not stored yet: {error.message}", flush=True)

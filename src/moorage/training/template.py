@@ -97,9 +97,10 @@ def _numbered(claims: Claims) -> list[tuple[int, tuple[str, str]]]:
 
 def _upload_container(work: list[Manifest], restricted: bool) -> Manifest:
     arguments = ["python", "-m", "moorage.podside", "upload", "--plan", workload.PLAN_FILE, "--access", workload.ACCESS_FOLDER]
-    arguments += ["--grace", str(_GRACE_SECONDS - _GRACE_RESERVE), "--ready", _UPLOAD_READY]
+    arguments += ["--grace", str(_GRACE_SECONDS - _GRACE_RESERVE), "--within", WORK_FOLDER, "--ready", _UPLOAD_READY]
     # Small and in addition to the instance type, so that the user's container has all of what was asked for.
-    size = {"cpu": ("10m", "1"), "memory": ("128Mi", "128Mi")}
+    # The limit leaves room for the names of a million files.
+    size = {"cpu": ("10m", "1"), "memory": ("128Mi", "512Mi")}
     upload = workload.component(UPLOAD_CONTAINER, arguments, [*workload.access_mounts(), *work], size)
     # A command may end at once: it must not start before the sidecar understands the SIGTERM that follows its end.
     probe = {"exec": {"command": ["test", "-e", _UPLOAD_READY]}, "periodSeconds": 1, "failureThreshold": 60}
