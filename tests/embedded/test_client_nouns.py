@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from tests.embedded.client_peers import Agent, Run, agent, client, moorage, profile, service, token
 
+from moorage.client.profile import Profile, save
+
 __all__ = ["agent", "client", "moorage", "profile", "service", "token"]
 
 DOCUMENTS = {
@@ -82,3 +84,146 @@ def test_the_services_of_a_job_are_shown_with_what_became_of_them(agent: Agent, 
     shown = good(moorage("job", "show-services", "-n", "served"))
     assert (shown["notebook"]["status"], shown["notebook"]["error"]["error"]["code"]) == ("Failed", "NotYetImplemented")
     assert moorage("job", "show-services", "-n", "absent")[0] == 3
+
+
+BLOB = "$schema: https://x/azureBlob.schema.json\nname: archive\ntype: azure_blob\naccount_name: acct\ncontainer_name: runs\ncredentials: {sas_token: 'sv=1&sig=secret'}\n"
+
+
+def test_a_datastore_is_registered_changed_and_forgotten_and_its_secret_shown_only_on_request(moorage: Run, tmp_path: Path) -> None:
+    made = good(moorage("datastore", "create", "-f", document(tmp_path, BLOB)))
+    assert (made["type"], made["account_name"], made["container_name"], made["credentials"]) == ("azure_blob", "acct", "runs", {})
+    made = good(moorage("datastore", "update", "-n", "archive", "--set", "description=old runs", "--set", "tags.a=b"))
+    assert (made["description"], made["tags"], made["endpoint"]) == ("old runs", {"a": "b"}, "core.windows.net")
+    assert "secret" not in moorage("datastore", "show", "-n", "archive")[1]
+    shown = good(moorage("datastore", "show", "-n", "archive", "--include-secrets"))
+    assert shown["credentials"] == {"sas_token": "sv=1&sig=secret"}, "an update without a secret keeps the one there is"
+    listed = good(moorage("datastore", "list"))
+    assert {each["name"]: each["is_default"] for each in listed} == {
+        "workspaceblobstore": True,
+        "workspaceartifactstore": False,
+        "archive": False,
+    }
+    assert "archive" in moorage("datastore", "list", "-o", "table")[1]
+    assert moorage("datastore", "delete", "-n", "archive")[0] == 0
+    assert moorage("datastore", "show", "-n", "archive")[0] == 3
+    assert moorage("datastore", "delete", "-n", "workspaceblobstore")[0] == 5, "a built-in one stays"
+
+
+def test_a_workspace_is_made_without_one_in_the_profile_changed_and_deleted(profile: Profile, moorage: Run, tmp_path: Path) -> None:
+    save({"workspace": ""})
+    assert "default" in [each["name"] for each in good(moorage("workspace", "list"))]
+    made = good(moorage("workspace", "create", "-n", "research", "--display-name", "Research", "--tags", "team=vision"))
+    assert (made["name"], made["display_name"], made["tags"]) == ("research", "Research", {"team": "vision"})
+    path = document(tmp_path, "name: written\nresource_group: other\ndescription: from a file\n")
+    made = good(moorage("workspace", "create", "-f", path))
+    assert (made["resourceGroup"], made["description"]) == ("other", "from a file")
+    made = good(moorage("workspace", "update", "-n", "research", "--description", "x", "--set", "tags.n=1"))
+    assert (made["display_name"], made["description"], made["tags"]) == ("Research", "x", {"team": "vision", "n": "1"})
+
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "w").write_text("w")
+    model = ("model", "create", "-n", "digits", "-v", "1", "-p", str(tmp_path / "m"), "-w", "research")
+    good(moorage(*model))
+    assert moorage("workspace", "delete", "-n", "research", "--yes")[0] == 0
+    assert moorage("workspace", "show", "-n", "research")[0] == 3
+    code, _, err = moorage("model", "list", "-w", "research")
+    assert code == 3 and "Workspace 'research' does not exist" in err, "no part of the service still takes it for there"
+    assert moorage("workspace", "delete", "-n", "research", "--yes")[0] == 3
+
+    good(moorage("workspace", "create", "-n", "research"))
+    assert good(moorage("model", "list", "-w", "research")) == []
+    assert (
+        "m: 1 B" not in moorage(*model)[2]
+        and moorage("model", "download", "-n", "digits", "-v", "1", "-w", "research", "-p", str(tmp_path))[0] == 0
+    )
+    assert moorage("workspace", "delete", "-n", "research", "--all-resources", "--yes")[0] == 0
+    good(moorage("workspace", "create", "-n", "research"))
+    assert "m: 1 B" in moorage(*model)[2], "its files went with it, so they are sent again"
+
+
+def test_a_workspace_with_a_compute_is_not_deleted(agent: Agent, moorage: Run) -> None:
+    for further in ((), ("--all-resources",)):
+        code, _, err = moorage("workspace", "delete", "-n", "default", "--yes", *further)
+        assert code == 4 and "has compute targets: local. Detach them first" in err
+    assert good(moorage("datastore", "list"))
+
+
+def test_a_compute_is_relabelled_its_nodes_listed_and_no_machine_made(agent: Agent, moorage: Run, tmp_path: Path) -> None:
+    made = good(moorage("compute", "update", "-n", "local", "--tags", "team=vision", "--set", "description=ours"))
+    assert (made["tags"], made["description"], made["provisioning_state"]) == ({"team": "vision"}, "ours", "Succeeded")
+    (node,) = good(moorage("compute", "list-nodes", "-n", "local"))
+    assert (node["node_id"], node["node_state"], node["allocatable"]["cpu"]) == ("n1", "idle", "4")
+    assert [each["name"] for each in good(moorage("compute", "list", "--type", "kubernetes"))] == ["local"]
+    assert good(moorage("compute", "list", "--type", "amlcompute")) == []
+    resource = made["resource_id"]
+    path = document(tmp_path, f"name: second\ntype: kubernetes\nresource_id: {resource}\nnamespace: default\n")
+    assert good(moorage("compute", "create", "-f", path))["name"] == "second"
+    assert moorage("compute", "detach", "-n", "second", "--yes", "--no-wait")[0] == 0
+    path = document(tmp_path, "$schema: https://x/amlCompute.schema.json\nname: c\ntype: amlcompute\nsize: S\n")
+    for words in (("-n", "c", "--type", "AmlCompute", "--size", "Standard_DS3_v2", "--max-instances", "2"), ("-f", path)):
+        code, _, err = moorage("compute", "create", *words)
+        assert code == 2 and "not created here" in err and "ttach" in err
+
+
+BATCH = "name: nightly\ndescription: d\n"
+FIRST = (
+    "name: first\nendpoint_name: nightly\nmodel: azureml:batched:1\ncompute: azureml:local\nmini_batch_size: 5\noutput_action: append_row\n"
+    "retry_settings: {max_retries: 2, timeout: 60}\nresources: {instance_count: 2}\n"
+)
+
+
+def test_batch_endpoints_and_deployments_are_kept_and_not_invoked(agent: Agent, moorage: Run, tmp_path: Path) -> None:
+    good(moorage("model", "create", "-f", document(tmp_path, DOCUMENTS["model"].replace("NAME", "batched"))))
+    good(moorage("batch-endpoint", "create", "-f", document(tmp_path, BATCH)))
+    assert moorage("batch-endpoint", "create", "-n", "nightly")[0] == 4
+    first = good(moorage("batch-deployment", "create", "-f", document(tmp_path, FIRST), "--set-default"))
+    assert (first["endpoint_name"], first["model"], first["compute"]) == ("nightly", "azureml:batched:1", "azureml:local")
+    assert (first["retry_settings"], first["resources"]["instance_count"]) == ({"max_retries": 2, "timeout": 60}, 2)
+    made = good(moorage("batch-deployment", "update", "-e", "nightly", "-n", "first", "--set", "mini_batch_size=7"))
+    assert {**first, "mini_batch_size": 7, "creation_context": 0} == {**made, "creation_context": 0}
+    assert good(moorage("batch-endpoint", "update", "-n", "nightly", "--set", "tags.a=b"))["defaults"] == {"deployment_name": "first"}
+    assert moorage("batch-endpoint", "update", "-n", "nightly", "--defaults", "deployment_name=absent")[0] == 4
+    assert [each["name"] for each in good(moorage("batch-endpoint", "list"))] == ["nightly"]
+    assert [each["name"] for each in good(moorage("batch-deployment", "list", "-e", "nightly"))] == ["first"]
+    assert good(moorage("batch-endpoint", "list-jobs", "-n", "nightly")) == []
+    assert good(moorage("batch-deployment", "list-jobs", "-n", "first", "-e", "nightly")) == []
+    code, _, err = moorage("batch-endpoint", "invoke", "-n", "nightly", "--input", "azureml:x:1", "--mini-batch-size", "3")
+    assert code == 2 and "does not run batch endpoints (invoke) yet. Score the data in a command job" in err
+    assert moorage("batch-deployment", "delete", "-n", "first", "-e", "nightly", "--yes")[0] == 4, "it is the default"
+    assert moorage("batch-endpoint", "delete", "-n", "nightly", "--yes")[0] == 0
+    assert moorage("batch-endpoint", "show", "-n", "nightly")[0] == 3
+
+
+NIGHTLY = "name: nightly\ntrigger: {type: cron, expression: '0 3 * * *'}\ncreate_job: ./pipeline.yml\n"
+
+
+def test_a_schedule_is_kept_and_not_enabled(agent: Agent, moorage: Run, tmp_path: Path) -> None:
+    step = "{command: echo, environment: azureml:AzureML-sklearn-1.5@latest}"
+    document(tmp_path, f"type: pipeline\nsettings: {{default_compute: azureml:local}}\njobs: {{one: {step}}}\n", "pipeline.yml")
+    code, out, err = moorage("schedule", "create", "-f", document(tmp_path, NIGHTLY))
+    assert code == 0 and "schedule nightly is stored, and disabled" in err
+    made = json.loads(out)
+    assert (made["trigger"]["expression"], made["is_enabled"], list(made["create_job"]["jobs"])) == ("0 3 * * *", False, ["one"])
+    changed = good(moorage("schedule", "update", "-n", "nightly", "--set", "trigger.expression=0 4 * * *", "--set", "description=d"))
+    assert changed["trigger"]["expression"] == "0 4 * * *" and changed["create_job"] == made["create_job"]
+    for words in (("enable", "-n", "nightly"), ("trigger", "-n", "nightly")):
+        code, _, err = moorage("schedule", *words)
+        assert code == 2 and "does not run schedules (enable, trigger) yet. Submit the job from a scheduler of your own" in err
+    assert good(moorage("schedule", "disable", "-n", "nightly"))["is_enabled"] is False
+    assert good(moorage("schedule", "list")) == []
+    for view in ("--include-disabled", "--disabled-only"):
+        assert [each["name"] for each in good(moorage("schedule", "list", view))] == ["nightly"]
+    assert moorage("schedule", "delete", "-n", "nightly", "--yes")[0] == 0
+    assert moorage("schedule", "show", "-n", "nightly")[0] == 3
+
+
+def test_an_endpoint_is_made_with_what_scripts_give(agent: Agent, moorage: Run, tmp_path: Path) -> None:
+    path = document(tmp_path, "name: scripted\ncompute: azureml:local\nauth_mode: key\n")
+    code, out, err = moorage("online-endpoint", "create", "-f", path, "--web", "--no-wait")
+    assert code == 0 and "no web page to open yet; follow it with `moorage online-endpoint show -n scripted`" in err
+    assert json.loads(out)["name"] == "scripted", "the hint is on stderr alone"
+    before = good(moorage("online-endpoint", "get-credentials", "-n", "scripted"))
+    after = good(moorage("online-endpoint", "regenerate-keys", "-n", "scripted", "--key-type", "primary", "--no-wait"))
+    assert before["primaryKey"] != after["primaryKey"] and before["secondaryKey"] == after["secondaryKey"]
+    assert good(moorage("online-deployment", "list", "--endpoint", "scripted")) == []
+    assert moorage("online-endpoint", "delete", "-n", "scripted", "--yes", "--no-wait")[0] == 0

@@ -78,7 +78,7 @@ def _story(told: Manifest) -> Manifest:
 
 
 def job(resource: Manifest) -> Manifest:
-    """A job; of another kind than Command its properties, in snake_case."""
+    """A job; the steps of a pipeline and the search space of a sweep as they are sent, since their names are the user's."""
     properties = resource.get("properties") or {}
     kind = str(properties.get("jobType", "")).lower()
     found = {
@@ -112,6 +112,11 @@ def job(resource: Manifest) -> Manifest:
             "identity": _typed(properties.get("identity"), "identityType"),
             "queue_settings": snaked(properties.get("queueSettings")),
         }
+    elif kind == "pipeline":
+        found |= {"jobs": properties.get("jobs"), "settings": properties.get("settings")}
+    elif kind == "sweep":
+        parts = ("trial", "objective", "samplingAlgorithm", "earlyTermination", "limits")
+        found |= {"search_space": properties.get("searchSpace"), **{snake(part): snaked(properties.get(part)) for part in parts}}
     return _tidy(found)
 
 
@@ -259,6 +264,107 @@ def deployment(resource: Manifest) -> Manifest:
     )
 
 
+_DATASTORES = {"AzureBlob": "azure_blob", "AzureDataLakeGen2": "azure_data_lake_gen2", "AzureFile": "azure_file", "OneLake": "one_lake"}
+_SECRETS = {"sasToken": "sas_token", "key": "account_key", "clientSecret": "client_secret", "certificate": "certificate"}
+
+
+def datastore(resource: Manifest, secrets: Manifest | None = None) -> Manifest:
+    """A datastore; with its secrets only when they are given (`listSecrets`)."""
+    properties = resource.get("properties") or {}
+    kind = str(properties.get("datastoreType", ""))
+    held = properties.get("credentials") or {}
+    credentials = {snake(name): value for name, value in held.items() if name not in ("credentialsType", "secrets")}
+    credentials |= {field: secrets[wire] for wire, field in _SECRETS.items() if (secrets or {}).get(wire)} if secrets else {}
+    plain = {
+        "accountName": "account_name",
+        "containerName": "container_name",
+        "filesystem": "filesystem",
+        "fileShareName": "file_share_name",
+    }
+    return _tidy(
+        {
+            **_base(resource),
+            "type": _DATASTORES.get(kind, snake(kind)),
+            "description": properties.get("description"),
+            "tags": properties.get("tags") or resource.get("tags") or {},
+            **{field: properties.get(wire) for wire, field in plain.items()},
+            "endpoint": properties.get("endpoint"),
+            "protocol": properties.get("protocol"),
+            "credentials": credentials,
+            "is_default": bool(properties.get("isDefault")),
+        }
+    )
+
+
+def batch_endpoint(resource: Manifest) -> Manifest:
+    properties = resource.get("properties") or {}
+    mode = str(properties.get("authMode", ""))
+    default = (properties.get("defaults") or {}).get("deploymentName")
+    return _tidy(
+        {
+            **_base(resource),
+            "auth_mode": _AUTH.get(mode.lower(), mode),
+            "description": properties.get("description"),
+            "defaults": {"deployment_name": default} if default else {},
+            "location": resource.get("location"),
+            "tags": resource.get("tags") or {},
+            "properties": properties.get("properties") or {},
+            "identity": snaked(resource.get("identity")),
+            "provisioning_state": properties.get("provisioningState"),
+            "scoring_uri": properties.get("scoringUri"),
+            "openapi_uri": properties.get("swaggerUri"),
+        }
+    )
+
+
+def batch_deployment(resource: Manifest) -> Manifest:
+    properties = resource.get("properties") or {}
+    of = re.search(r"/batchEndpoints/([^/]+)/deployments/", str(resource.get("id", "")), re.IGNORECASE)
+    code, retry, action = properties.get("codeConfiguration"), properties.get("retrySettings"), properties.get("outputAction")
+    plain = (
+        "description", "miniBatchSize", "maxConcurrencyPerInstance", "outputFileName", "loggingLevel", "errorThreshold", "provisioningState",
+    )  # fmt: skip
+    return _tidy(
+        {
+            **_base(resource),
+            "endpoint_name": of[1] if of else None,
+            "type": "model",
+            "tags": resource.get("tags") or {},
+            "model": reference((properties.get("model") or {}).get("assetId")),
+            "environment": reference(properties.get("environmentId")),
+            "code_configuration": {"code": reference(code.get("codeId")), "scoring_script": code.get("scoringScript")} if code else None,
+            "compute": reference(properties.get("compute")),
+            "resources": _tidy(snaked(properties.get("resources") or {})) or None,
+            "environment_variables": properties.get("environmentVariables") or {},
+            "output_action": snake(action) if action else None,
+            "retry_settings": _tidy({"max_retries": retry.get("maxRetries"), "timeout": _seconds(retry.get("timeout"))}) if retry else None,
+            "properties": properties.get("properties") or {},
+            **{snake(name): properties.get(name) for name in plain},
+        }
+    )
+
+
+def schedule(resource: Manifest) -> Manifest:
+    properties = resource.get("properties") or {}
+    action, given = properties.get("action") or {}, properties.get("trigger") or {}
+    definition = action.get("jobDefinition") or {}
+    trigger = {snake(name): snaked(value) for name, value in given.items() if name != "triggerType" and value is not None}
+    source = re.search(r"/jobs/([^/]+)$", str(definition.get("sourceJobId") or ""))
+    return _tidy(
+        {
+            **_base(resource),
+            "display_name": properties.get("displayName"),
+            "description": properties.get("description"),
+            "tags": properties.get("tags") or {},
+            "properties": properties.get("properties") or {},
+            "trigger": {"type": snake(str(given.get("triggerType", ""))), **trigger},
+            "create_job": f"azureml:{source[1]}" if source else job({"properties": definition}),
+            "is_enabled": bool(properties.get("isEnabled")),
+            "provisioning_state": properties.get("provisioningState"),
+        }
+    )
+
+
 def _number(value: float) -> int | float:
     return int(value) if value == int(value) else value
 
@@ -336,12 +442,14 @@ def cluster(resource: Manifest) -> Manifest:
 
 def workspace(resource: Manifest) -> Manifest:
     found = _base(resource)
+    properties = resource.get("properties") or {}
     return _tidy(
         {
             **found,
+            "display_name": properties.get("friendlyName"),
             "resource_group": found["resourceGroup"],
             "location": resource.get("location"),
             "tags": resource.get("tags") or {},
-            **{snake(name): snaked(value) for name, value in (resource.get("properties") or {}).items()},
+            **{snake(name): snaked(value) for name, value in properties.items() if name != "friendlyName"},
         }
     )

@@ -44,16 +44,14 @@ def create(
     changes: tuple[str, ...],
     registry_name: str | None,
     tags: tuple[str, ...],
-    build_context: str | None,
-    dockerfile_path: str | None,
     **options: str | None,
 ) -> Manifest:
     """Register an environment. Content that is the latest version already makes no new one.
 
     With --registry-name it becomes a ready-made one, for every workspace of the service; needs the role Owner on all of it.
     """
-    context = str(Path(build_context).expanduser().absolute()) if build_context else None
-    build = (("path", context), ("dockerfile_path", dockerfile_path))
+    context, dockerfile = options.pop("build_context"), options.pop("dockerfile_path")
+    build = (("path", context and str(Path(context).expanduser().absolute())), ("dockerfile_path", dockerfile))
     changes = (*changes, *tag_changes(tags), *(f"build.{field}={value}" for field, value in build if value))
     return registry.create(session.in_registry(registry_name), Kind.ENVIRONMENT, file, changes, **options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -47,16 +48,7 @@ jobs = group("job", "Train: submit, follow, cancel and fetch jobs.")
 @tags_option()
 @web_option()
 @accepted_option("--skip-validation", meaning="the document and what it names are checked in any case.")
-def create(
-    session: Session,
-    file: str,
-    name: str | None,
-    changes: tuple[str, ...],
-    follow_it: bool,
-    save_as: str | None,
-    tags: tuple[str, ...],
-    web: bool,
-) -> Manifest | None:
+def create(session: Session, file: str, changes: tuple[str, ...], follow_it: bool, web: bool, **given: Any) -> Manifest | None:
     """Submit a job from a YAML document.
 
     Code, environment and local inputs travel with it; what the workspace has already is not sent again.
@@ -65,7 +57,8 @@ def create(
     from moorage.client.jobs import submit
     from moorage.wire.documents.document import Kind
 
-    document = session.document(Kind.JOB, file, (*changes, *tag_changes(tags)), name=name)
+    save_as: str | None = given["save_as"]
+    document = session.document(Kind.JOB, file, (*changes, *tag_changes(given["tags"])), name=given["name"])
     if save_as and not Path(save_as).absolute().parent.is_dir():
         raise Invalid(f"{save_as} cannot be written: its folder does not exist.", code="FileNotFound", target="--save-as")
     job = submit(session.client, document, upload=session.upload())

@@ -8,8 +8,20 @@ from typing import Any
 import click
 
 from moorage.cli import entities
-from moorage.cli.commands import command, file_option, group, name_option, no_wait_option, set_option, yes_option
-from moorage.cli.online_endpoint import amended
+from moorage.cli.amendment import amended
+from moorage.cli.commands import (
+    accepted_option,
+    command,
+    file_option,
+    group,
+    name_option,
+    no_wait_option,
+    refused_option,
+    set_option,
+    web_option,
+    yes_option,
+)
+from moorage.cli.online_endpoint import local_option
 from moorage.cli.session import Session
 from moorage.errors import Conflict, Invalid
 from moorage.specs.manifest import Manifest
@@ -19,7 +31,24 @@ deployments = group("online-deployment", "Serve: models behind an endpoint.")
 
 
 def endpoint_option(*, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--endpoint-name", "-e", required=required, metavar="NAME", help="Name of the endpoint.")
+    """Name of the endpoint; `--endpoint` is how scripts shorten it."""
+    return click.option(
+        "--endpoint-name", "--endpoint", "-e", "endpoint_name", required=required, metavar="NAME", help="Name of the endpoint."
+    )
+
+
+def _original_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What `create` and `update` of the original have besides: for deployments on the user's machine, and for managed endpoints."""
+    for option in (
+        refused_option("--local-enable-gpu", reason="there is no serving without a cluster; name an instance type with GPUs."),
+        refused_option("--vscode-debug", reason="no debugger is attached; `moorage online-deployment get-logs` has the traceback."),
+        refused_option("--package-model", reason="no images are built here; model, code and environment travel separately."),
+        accepted_option("--skip-script-validation", meaning="scoring scripts are not run on this machine."),
+        local_option(),
+        web_option(),
+    ):
+        function = option(function)
+    return function
 
 
 @command(
@@ -37,7 +66,10 @@ def endpoint_option(*, required: bool = True) -> Callable[[Callable[..., Any]], 
 @click.option("--all-traffic", is_flag=True, help="Give it all of the endpoint's requests once it is ready.")
 @set_option()
 @no_wait_option()
-def create(session: Session, file: str, all_traffic: bool, changes: tuple[str, ...], no_wait: bool, **names: str | None) -> Manifest:
+@_original_options
+def create(
+    session: Session, file: str, all_traffic: bool, changes: tuple[str, ...], no_wait: bool, web: bool, **names: str | None
+) -> Manifest:
     """Create a deployment from a YAML document and wait until it serves.
 
     Each phase is shown with its time; a failure names the phase and what the container said last.
@@ -52,6 +84,7 @@ def create(session: Session, file: str, all_traffic: bool, changes: tuple[str, .
     if session.client.find(path) is not None:
         chosen = document.values["name"]
         raise Conflict(f"the deployment {chosen} exists; change it with `moorage online-deployment update`.", target=chosen)
+    _no_page(session, web, document)
     found = _apply(session, document, path, wait=not no_wait)
     if all_traffic:
         endpoint = session.client.get(endpoint_path)
@@ -79,19 +112,23 @@ def create(session: Session, file: str, all_traffic: bool, changes: tuple[str, .
 @endpoint_option(required=False)
 @set_option()
 @no_wait_option()
-def update(
-    session: Session, file: str | None, name: str | None, endpoint_name: str | None, changes: tuple[str, ...], no_wait: bool
-) -> Manifest:
+@_original_options
+def update(session: Session, file: str | None, changes: tuple[str, ...], no_wait: bool, web: bool, **names: str | None) -> Manifest:
     """Change a deployment. It goes on serving; replicas are replaced one after another."""
     if file:
-        document = session.document(Kind.DEPLOYMENT, file, changes, name=name, endpoint_name=endpoint_name)
+        document = session.document(Kind.DEPLOYMENT, file, changes, **names)
         session.client.get(_path(session, document))
-    elif name and endpoint_name:
-        path = session.client.path("onlineEndpoints", endpoint_name, "deployments", name)
+    elif (name := names["name"]) and (endpoint := names["endpoint_name"]):
+        path = session.client.path("onlineEndpoints", endpoint, "deployments", name)
         document = amended(Kind.DEPLOYMENT, entities.deployment(session.client.get(path)), changes)
     else:
         raise Invalid("give --file, or --name and --endpoint-name.", target="--name")
+    _no_page(session, web, document)
     return _apply(session, document, _path(session, document), wait=not no_wait)
+
+
+def _no_page(session: Session, web: bool, document: Document) -> None:
+    session.no_page(web, f"moorage online-deployment show -n {document.values['name']} -e {document.values['endpoint_name']}")
 
 
 def _path(session: Session, document: Document) -> str:
@@ -112,6 +149,7 @@ def _apply(session: Session, document: Document, path: str, *, wait: bool) -> Ma
 @command(deployments, "show", table="deployments", examples=["moorage online-deployment show -n blue -e digits"])
 @name_option("deployment")
 @endpoint_option()
+@local_option()
 def show(session: Session, name: str, endpoint_name: str) -> Manifest:
     """Show a deployment."""
     return entities.deployment(session.client.get(session.client.path("onlineEndpoints", endpoint_name, "deployments", name)))
@@ -119,6 +157,7 @@ def show(session: Session, name: str, endpoint_name: str) -> Manifest:
 
 @command(deployments, "list", table="deployments", examples=["moorage online-deployment list -e digits -o table"])
 @endpoint_option()
+@local_option()
 def list_deployments(session: Session, endpoint_name: str) -> list[Manifest]:
     """List the deployments of an endpoint."""
     path = session.client.path("onlineEndpoints", endpoint_name, "deployments")
@@ -143,6 +182,7 @@ def list_deployments(session: Session, endpoint_name: str) -> list[Manifest]:
     default="inference-server",
     help="Which container. Default: inference-server.",
 )
+@local_option()
 def get_logs(session: Session, name: str, endpoint_name: str, lines: int, container: str) -> None:
     """Print the log of a deployment's container."""
     path = session.client.path("onlineEndpoints", endpoint_name, "deployments", name)
@@ -157,6 +197,7 @@ def get_logs(session: Session, name: str, endpoint_name: str, lines: int, contai
 @endpoint_option()
 @yes_option()
 @no_wait_option()
+@local_option()
 def delete(session: Session, name: str, endpoint_name: str, yes: bool, no_wait: bool) -> None:
     """Delete a deployment. Refused while it has a share of the traffic."""
     session.confirm(f"Delete the deployment {name} of {endpoint_name}?", yes)

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from moorage.cli import entities
-from moorage.cli.commands import command, file_option, group, name_option, no_wait_option, set_option, yes_option
+from moorage.cli.amendment import amended
+from moorage.cli.commands import (
+    command,
+    file_option,
+    group,
+    name_option,
+    no_wait_option,
+    refused_option,
+    set_option,
+    web_option,
+    yes_option,
+)
 from moorage.cli.session import Session
 from moorage.errors import Conflict, Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document, Kind, body
 
 endpoints = group("online-endpoint", "Serve: endpoints, their keys and traffic.")
+
+
+def local_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--local`, which serves from a container engine of the user's machine in the original."""
+    return refused_option("--local", reason="there is no serving without a cluster; `moorage up` starts one on this machine.")
 
 
 @command(
@@ -34,12 +52,15 @@ endpoints = group("online-endpoint", "Serve: endpoints, their keys and traffic."
 @click.option("--auth-mode", type=click.Choice(["key", "aml_token", "aad_token"]), help="How callers identify themselves. Default: key.")
 @set_option()
 @no_wait_option()
-def create(session: Session, file: str | None, changes: tuple[str, ...], no_wait: bool, **options: str | None) -> Manifest:
+@web_option()
+@local_option()
+def create(session: Session, file: str | None, changes: tuple[str, ...], no_wait: bool, web: bool, **options: str | None) -> Manifest:
     """Create an endpoint from a YAML document or options."""
     document = session.document(Kind.ENDPOINT, file, changes, **options)
     name = _name(document)
     if session.client.find(session.client.path("onlineEndpoints", name)) is not None:
         raise Conflict(f"the endpoint {name} exists; change it with `moorage online-endpoint update`.", target=name)
+    session.no_page(web, f"moorage online-endpoint show -n {name}")
     return _apply(session, name, body(document, session.client.workspace, {}), wait=not no_wait)
 
 
@@ -58,12 +79,15 @@ def create(session: Session, file: str | None, changes: tuple[str, ...], no_wait
 @click.option("--mirror-traffic", "-m", metavar="SHARES", help='Share of the requests that a deployment gets as copies, e.g. "green=10".')
 @set_option()
 @no_wait_option()
+@web_option()
+@local_option()
 def update(
     session: Session,
     file: str | None,
     name: str | None,
     changes: tuple[str, ...],
     no_wait: bool,
+    web: bool,
     **given: str | None,
 ) -> Manifest:
     """Change an endpoint: its traffic, or any field of its document."""
@@ -82,16 +106,8 @@ def update(
             made["properties"][wire] = shares(text, f"--{field.replace('_', '-')}")
         elif field not in document.values:
             made["properties"][wire] = before.get(wire) or {}
+    session.no_page(web, f"moorage online-endpoint show -n {chosen}")
     return _apply(session, chosen, made, wait=not no_wait)
-
-
-def amended(kind: Kind, entity: Manifest, changes: tuple[str, ...]) -> Document:
-    """What is shown of a resource, read as a document with `--set` applied: an update without a file."""
-    from moorage.wire.documents.document import fields, load
-
-    # What only the service sets is shown as well, and is no part of a document.
-    known = {name: value for name, value in entity.items() if name in fields(kind)}
-    return load(kind, json.dumps(known), name=f"the {kind.value} as it is", folder=Path.cwd(), changes=changes)
 
 
 def shares(text: str, option: str) -> dict[str, int]:
@@ -121,12 +137,14 @@ def _apply(session: Session, name: str, made: Manifest, *, wait: bool) -> Manife
 
 @command(endpoints, "show", table="endpoints", examples=["moorage online-endpoint show -n digits --query scoring_uri -o tsv"])
 @name_option("endpoint")
+@local_option()
 def show(session: Session, name: str) -> Manifest:
     """Show an endpoint."""
     return entities.endpoint(session.client.get(session.client.path("onlineEndpoints", name)))
 
 
 @command(endpoints, "list", table="endpoints", examples=["moorage online-endpoint list -o table"])
+@local_option()
 def list_endpoints(session: Session) -> list[Manifest]:
     """List endpoints."""
     return [entities.endpoint(item) for item in session.client.list(session.client.path("onlineEndpoints"))]
@@ -143,9 +161,17 @@ def list_endpoints(session: Session) -> list[Manifest]:
 )
 @name_option("endpoint")
 @click.option("--request-file", "-r", metavar="FILE", required=True, help="The request's body; '-' reads stdin.")
-@click.option("--deployment-name", "-d", metavar="NAME", help="Send it to this deployment, whatever the traffic shares.")
+@click.option(
+    "--deployment-name",
+    "--deployment",
+    "-d",
+    "deployment_name",
+    metavar="NAME",
+    help="Send it to this deployment, whatever the traffic shares.",
+)
 @click.option("--content-type", default="application/json", metavar="TYPE", help="Type of the body. Default: application/json.")
 @click.option("--timeout", type=click.FloatRange(0.1), default=60.0, metavar="SECONDS", help="How long to wait. Default: 60.")
+@local_option()
 def invoke(session: Session, name: str, request_file: str, deployment_name: str | None, content_type: str, timeout: float) -> None:
     """Send a request to an endpoint and print its answer. Exit code 1 for any answer but 200."""
     from moorage.client.endpoints import invoke as score
@@ -187,18 +213,21 @@ def get_credentials(session: Session, name: str) -> Manifest:
 @name_option("endpoint")
 @click.option("--key-type", type=click.Choice(["primary", "secondary"]), default="primary", help="Which. Default: primary.")
 @yes_option()
-def regenerate_keys(session: Session, name: str, key_type: str, yes: bool) -> Manifest:
+@no_wait_option()
+def regenerate_keys(session: Session, name: str, key_type: str, yes: bool, no_wait: bool) -> Manifest:
     """Make a new key; callers with the old one are refused from then on."""
     from moorage.client.endpoints import regenerate
 
-    session.confirm(f"Replace the {key_type} key of {name}? Callers that use it are refused afterwards.", yes)
-    return regenerate(session.client, name, key_type)
+    # Without a terminal it is a script, and those of `az ml` are not asked here.
+    session.confirm(f"Replace the {key_type} key of {name}? Callers that use it are refused afterwards.", yes or not sys.stdin.isatty())
+    return regenerate(session.client, name, key_type, wait=not no_wait)
 
 
 @command(endpoints, "delete", examples=["moorage online-endpoint delete -n digits --yes"])
 @name_option("endpoint")
 @yes_option()
 @no_wait_option()
+@local_option()
 def delete(session: Session, name: str, yes: bool, no_wait: bool) -> None:
     """Delete an endpoint and its deployments."""
     session.confirm(f"Delete the endpoint {name} and its deployments?", yes)

@@ -104,6 +104,11 @@ class Session:
             self._client = self._open.enter_context(Client(self.profile, tell=self.say))
         return self._client
 
+    def reconsider(self, **options: str) -> None:
+        """Read the profile again, with global options as they would be had they been given so."""
+        self.given = {**self.given, **options}
+        self._profile = None
+
     def in_registry(self, name: str | None) -> Session:
         """This session, with environments meant to be those of a registry when `name` is one."""
         if name:

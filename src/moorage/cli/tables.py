@@ -97,6 +97,37 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "Instances": "instance_count",
         "Age": age,
     },
+    "datastores": {
+        "Name": "name",
+        "Type": "type",
+        "Account": "account_name",
+        "Container": lambda entity: entity.get("container_name") or entity.get("filesystem"),
+        "Default": lambda entity: "yes" if entity.get("is_default") else "",
+        "Age": age,
+    },
+    "batch endpoints": {
+        "Name": "name",
+        "State": "provisioning_state",
+        "Default": lambda entity: at(entity, "defaults.deployment_name"),
+        "Age": age,
+    },
+    "batch deployments": {
+        "Name": "name",
+        "Endpoint": "endpoint_name",
+        "State": "provisioning_state",
+        "Model": bare("model"),
+        "Compute": bare("compute"),
+        "Age": age,
+    },
+    "schedules": {
+        "Name": "name",
+        "Enabled": "is_enabled",
+        "Trigger": lambda entity: (
+            at(entity, "trigger.expression") or f"every {at(entity, 'trigger.interval')} {at(entity, 'trigger.frequency')}"
+        ),
+        "Age": age,
+    },
+    "nodes": {"Name": "node_id", "State": "node_state", "Schedulable": "schedulable"},
     "clusters": {
         "Name": "name",
         "Connectivity": "connectivity_status",

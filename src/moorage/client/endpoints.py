@@ -25,11 +25,11 @@ def credentials(client: Client, name: str, endpoint: Manifest | None = None) -> 
     return {"accessToken": client.profile.token, "tokenType": "Bearer"}
 
 
-def regenerate(client: Client, name: str, which: str) -> Manifest:
+def regenerate(client: Client, name: str, which: str, *, wait: bool = True) -> Manifest:
     """Make a new key, `primary` or `secondary`; the old one stops working."""
     path = client.path("onlineEndpoints", name)
     kind = {"primary": "Primary", "secondary": "Secondary"}[which]
-    client.action(f"{path}/regenerateKeys", {"keyType": kind})
+    client.action(f"{path}/regenerateKeys", {"keyType": kind}, wait=wait)
     return client.post(f"{path}/listKeys")
 
 

@@ -137,6 +137,7 @@ class Table:
         self._services = services
         self._root = _Node()
         self._known: dict[str, Workspace] = {}
+        self._changed = services.store.changes.bell("resources/workspaces")
         for route in routes:
             self._add(route)
 
@@ -195,6 +196,8 @@ class Table:
         node.routes[route.method] = route
 
     async def _existing(self, asked: Workspace) -> Workspace:
+        if self._changed.take():
+            self._known.clear()
         known = self._known.get(asked.id.lower())
         if known is None:
             found = await self._services.store.read(lambda tx: tx.resources.find(workspace_key(asked)))

@@ -17,6 +17,12 @@ class Bell:
     def ring(self) -> None:
         self._rung.set()
 
+    def take(self) -> bool:
+        """Whether it was rung since it was last asked: for caches, which forget then."""
+        rung = self._rung.is_set()
+        self._rung.clear()
+        return rung
+
     async def wait(self, timeout: timedelta | None = None) -> bool:
         """Return once rung, or after `timeout`; whether it rang. Read the store after this, not before."""
         try:
@@ -38,9 +44,7 @@ class Changes:
     @contextmanager
     def subscribe(self, *topics: str) -> Iterator[Bell]:
         """A bell for these topics (see `Transaction.touch`); subscribe before the first read, so that nothing falls in between."""
-        bell = Bell()
-        for topic in topics:
-            self._bells.setdefault(topic, set()).add(bell)
+        bell = self.bell(*topics)
         try:
             yield bell
         finally:
@@ -49,6 +53,13 @@ class Changes:
                 listeners.discard(bell)
                 if not listeners:
                     self._bells.pop(topic, None)
+
+    def bell(self, *topics: str) -> Bell:
+        """A bell for as long as these changes are there."""
+        bell = Bell()
+        for topic in topics:
+            self._bells.setdefault(topic, set()).add(bell)
+        return bell
 
     def publish(self, topics: Iterable[str]) -> None:
         for topic in topics:

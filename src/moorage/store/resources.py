@@ -172,6 +172,17 @@ class Resources:
             self._tx.touch(f"resources/{key.type}")
         return gone
 
+    def delete_all(self, workspace: Workspace) -> Sequence[ResourceKey]:
+        """Remove everything of a workspace, itself included; what there was."""
+        within = t.c.workspace == workspace.id.lower()
+        keys = [
+            ResourceKey(workspace, row.type, row.name, row.parent)
+            for row in self._tx.connection.execute(sa.select(t.c.type, t.c.name, t.c.parent).where(within))
+        ]
+        self._tx.connection.execute(sa.delete(t).where(within))
+        self._tx.touch(*{f"resources/{key.type}" for key in keys})
+        return keys
+
 
 def missing(key: ResourceKey) -> NotFound:
     """The error for a resource that is not there, in words that name it."""

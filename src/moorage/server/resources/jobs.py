@@ -270,7 +270,7 @@ async def _delete(call: Call) -> Answer:
                 target=job.id,
             )
         unwant(tx, job.key)
-        _delete_logs(tx, job, state.logs)
+        delete_logs(tx, job, state.logs)
         tx.resources.delete(job.key)
         tx.touch(TOPIC)
         return True
@@ -279,7 +279,7 @@ async def _delete(call: Call) -> Answer:
     return Answer(None, 200 if deleted else 204)
 
 
-def _delete_logs(tx: Transaction, job: Resource, logs: Sequence[str]) -> None:
+def delete_logs(tx: Transaction, job: Resource, logs: Sequence[str]) -> None:
     """Logs go with their job, or a later one of its name would go on writing them. Outputs stay: models and data were registered from them."""
     container, _, folder = str(job.state.get("artifacts") or "").partition("/")
     for each in logs:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from starlette.responses import JSONResponse, Response
 
 from moorage import __version__
-from moorage.errors import Invalid
+from moorage.errors import Conflict, Invalid
 from moorage.identity.roles import Action
-from moorage.ids import digest
+from moorage.ids import Workspace, digest
 from moorage.server.arm import PROVIDER, Answer, Call, G, Route, S, W, envelope, put
+from moorage.server.containers import artifact_container, blob_container, code_container
+from moorage.server.engine.jobs import state_of
 from moorage.server.founding import ensure_workspace, workspace_key
+from moorage.server.resources import jobs
 from moorage.specs.manifest import Manifest
 from moorage.store import Resource, Transaction
 
@@ -36,6 +40,49 @@ async def _put(call: Call) -> Answer:
 
     resource, created = await call.services.store.write(write, actor=call.user.name)
     return Answer(_render(call, resource), 201 if created else 200, {"ETag": resource.etag})
+
+
+async def _delete(call: Call) -> Answer:
+    """All of a workspace but its files, which `deleteFiles=true` takes as well. Nothing in a cluster is its own once no compute is attached."""
+    if call.query.get("deletefiles", "false").lower() == "true":
+        await call.services.store.read(lambda tx: _check_detached(tx, call.workspace))
+        for container in await call.services.store.read(lambda tx: _containers(tx, call.workspace)):
+            while await call.services.store.write(partial(_delete_some, container)):
+                pass
+
+    def write(tx: Transaction) -> bool:
+        if tx.resources.find(workspace_key(call.workspace)) is None:
+            return False
+        _check_detached(tx, call.workspace)
+        for job in tx.resources.list(call.workspace, jobs.TYPE):
+            jobs.delete_logs(tx, job, state_of(job).logs)
+        for key in tx.resources.delete_all(call.workspace):
+            tx.secrets.delete(key.id)
+        return True
+
+    return Answer(None, 200 if await call.services.store.write(write, actor=call.user.name) else 204)
+
+
+def _check_detached(tx: Transaction, workspace: Workspace) -> None:
+    if attached := tx.resources.names(workspace, "computes"):
+        raise Conflict(
+            f"Workspace '{workspace.name}' has compute targets: {', '.join(attached[:10])}. Detach them first, which ends what runs on them.",
+            code="WorkspaceInUse",
+            target=workspace.id,
+        )
+
+
+def _containers(tx: Transaction, workspace: Workspace) -> list[str]:
+    codes = [code_container(workspace, name) for name in tx.resources.names(workspace, "codes")]
+    return [blob_container(workspace), artifact_container(workspace), *codes]
+
+
+def _delete_some(container: str, tx: Transaction) -> bool:
+    """One transaction's share of a container's files; whether there were any."""
+    blobs = tx.blobs.list(container, limit=500)
+    for blob in blobs:
+        tx.blobs.delete(container, blob.name)
+    return bool(blobs)
 
 
 async def _list(call: Call) -> Answer:
@@ -89,6 +136,7 @@ _ALL = f"/providers/{PROVIDER}/workspaces"
 ROUTES = (
     Route("GET", W, _get),
     Route("PUT", W, _put, action=Action.MANAGE, workspace_exists=False),
+    Route("DELETE", W, _delete, action=Action.MANAGE, workspace_exists=False),
     Route("GET", G + _ALL, _list),
     Route("GET", S + _ALL, _list),
     Route("GET", "/discovery", _discovery, public=True),
