@@ -6,17 +6,29 @@ objects, which `sweep` deletes when their time is over.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TypeVar
 
 from moorage.artifacts import PIECE, Artifacts
-from moorage.errors import Invalid
+from moorage.clock import monotonic
+from moorage.errors import Invalid, MoorageError
+from moorage.server.checksums import Digest, Expected
 from moorage.store import Blob, Part, Store, Transaction
+
+T = TypeVar("T")
 
 # A log grows by small chunks; its last object is rewritten until it has this size, so that a long log is not thousands of objects.
 _TAIL = 256 * 1024
+# Objects are reserved ahead, so that a small blob costs one transaction and not two; unused ones are dropped long before the sweep may take them.
+_AHEAD = 32
+_AHEAD_FOR = timedelta(hours=1)
+# As Azure's.
+_MOST_BLOCKS = 50_000
+NOTHING_EXPECTED = Expected()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +37,26 @@ class Written:
 
     parts: tuple[Part, ...]
     size: int
-    md5: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is said of a blob besides its bytes; `md5` (base64) only where it is not calculated: of a blob made from blocks."""
+
+    content_type: str = "application/octet-stream"
+    metadata: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    md5: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An entry of a block list: the block's id, and where it is looked for."""
+
+    id: str
+    uncommitted: bool = True
+    committed: bool = True
 
 
 Guard = Callable[[Blob | None], None]
@@ -38,6 +69,7 @@ class BlobStore:
         self._store = store
         self._artifacts = artifacts
         self._limit = limit
+        self._reserved: dict[str, tuple[float, deque[str]]] = {}
 
     async def get(self, container: str, name: str) -> Blob:
         """The blob's row; NotFound with BlobNotFound."""
@@ -56,34 +88,29 @@ class BlobStore:
         container: str,
         name: str,
         chunks: AsyncIterator[bytes] | bytes,
+        description: Description = Description(),
         *,
-        content_type: str = "application/octet-stream",
-        metadata: dict[str, str] | None = None,
-        md5: str = "",
+        expected: Expected = NOTHING_EXPECTED,
         guard: Guard | None = None,
-    ) -> Blob:
+    ) -> tuple[Blob, Digest]:
         """Create or replace a blob.
 
         Args:
             container: its container.
             name: its name there.
             chunks: the bytes, in any portions.
-            content_type: kept and shown.
-            metadata: kept and shown.
-            md5: the expected digest (base64); Invalid with Md5Mismatch when the bytes have another.
+            description: kept and shown.
+            expected: what the bytes must be; Invalid with Md5Mismatch or Crc64Mismatch when they are others.
             guard: raises within the committing transaction when the blob that is there must not be replaced.
         """
-        written = await self.write(container, name, chunks)
-        if md5 and md5 != written.md5:
-            await self.discard(written)
-            raise Invalid("The MD5 value specified in the request did not match the value calculated by the server.", code="Md5Mismatch")
+        written = await self.write(container, chunks, expected)
 
         def commit(tx: Transaction) -> Blob:
             if guard:
                 guard(tx.blobs.find(container, name))
-            return tx.blobs.commit(container, name, written.parts, md5=written.md5, content_type=content_type, metadata=metadata)
+            return _commit(tx, container, name, written.parts, replace(description, md5=description.md5 or written.digest.md5))
 
-        return await self._store.write(commit)
+        return await self._keep(written, commit), written.digest
 
     async def append(self, container: str, name: str, data: bytes, *, at: int, content_type: str = "text/plain; charset=utf-8") -> int:
         """Append to a blob that has one writer, e.g. a job's log; the size it then has.
@@ -101,7 +128,7 @@ class BlobStore:
         if parts and parts[-1].size < _TAIL:
             tail = await self._artifacts.get(parts[-1].object, 0, parts[-1].size)
             parts = parts[:-1]
-        written = await self.write(container, name, tail + fresh)
+        written = await self.write(container, tail + fresh)
 
         def commit(tx: Transaction) -> Blob:
             now = tx.blobs.find(container, name)
@@ -113,86 +140,142 @@ class BlobStore:
 
         return (await self._store.write(commit)).size
 
-    async def put_block(self, container: str, name: str, block: str, chunks: AsyncIterator[bytes], *, md5: str = "") -> str:
-        """Stage a block; its MD5. It counts only once `put_blocks` names it."""
-        written = await self.write(container, name, chunks)
-        if md5 and md5 != written.md5:
-            await self.discard(written)
-            raise Invalid("The MD5 value specified in the request did not match the value calculated by the server.", code="Md5Mismatch")
-        await self._store.write(lambda tx: tx.blobs.set_block(container, name, block, written.parts))
-        return written.md5
+    async def put_block(
+        self, container: str, name: str, block: str, chunks: AsyncIterator[bytes], *, expected: Expected = NOTHING_EXPECTED
+    ) -> Digest:
+        """Stage a block. It counts only once `put_blocks` names it.
+
+        Raises:
+            Invalid: it is empty, not what was expected, or its id has another length than the others.
+        """
+        written = await self.write(container, chunks, expected)
+        if not written.parts:
+            raise Invalid("A block must not be empty.", code="InvalidHeaderValue", target="Content-Length")
+        await self._keep(written, lambda tx: tx.blobs.set_block(container, name, block, written.parts))
+        return written.digest
 
     async def put_blocks(
-        self, container: str, name: str, blocks: list[str], *, content_type: str, metadata: dict[str, str], guard: Guard | None = None
+        self, container: str, name: str, blocks: Sequence[Named], description: Description, *, guard: Guard | None = None
     ) -> Blob:
-        """Make the staged blocks, in this order, the blob."""
+        """Make staged blocks, or blocks that the blob already consists of, in this order the blob."""
+        if len(blocks) > _MOST_BLOCKS:
+            raise Invalid(f"The block list may not contain more than {_MOST_BLOCKS:,} blocks.", code="BlockListTooLong")
 
         def commit(tx: Transaction) -> Blob:
+            current = tx.blobs.find(container, name)
             if guard:
-                guard(tx.blobs.find(container, name))
-            staged = tx.blobs.blocks(container, name)
-            missing = [block for block in blocks if block not in staged]
-            if missing:
-                raise Invalid(
-                    "The specified block list is invalid: a block in it was never put.", code="InvalidBlockList", target=missing[0]
-                )
-            if len(set(blocks)) != len(blocks):
-                raise Invalid("The specified block list is invalid: it names a block twice.", code="InvalidBlockList")
-            parts = [part for block in blocks for part in staged[block]]
-            return tx.blobs.commit(container, name, parts, content_type=content_type, metadata=metadata)
+                guard(current)
+            return _commit(tx, container, name, _chosen(blocks, tx.blobs.blocks(container, name), committed_blocks(current)), description)
 
         return await self._store.write(commit)
 
-    async def write(self, container: str, name: str, chunks: AsyncIterator[bytes] | bytes) -> Written:
+    async def write(self, container: str, chunks: AsyncIterator[bytes] | bytes, expected: Expected = NOTHING_EXPECTED) -> Written:
         """Store bytes that belong to nothing yet; nothing of them stays when this raises."""
+        expected.check_form()
         parts: list[Part] = []
-        md5, size = hashlib.md5(usedforsecurity=False), 0
+        digest, size = Digest(with_crc64=bool(expected.crc64)), 0
         try:
             async for piece in _pieces(chunks):
                 size += len(piece)
                 if size > self._limit:
                     raise Invalid(f"The body is larger than {self._limit} bytes.", code="RequestBodyTooLarge")
-                md5.update(piece)
-                object = self._artifacts.new_object(container)
-                await self._reserve(container, name, object)
-                parts.append(Part(object, len(piece)))
-                await self._artifacts.put(object, piece)
+                parts.append(Part(await self._reserve(container), len(piece)))
+                if len(piece) > _TAIL:
+                    # The digest in a thread, so that other requests go on, and while the disk writes.
+                    await asyncio.gather(self._artifacts.put(parts[-1].object, piece), asyncio.to_thread(digest.update, piece))
+                else:
+                    digest.update(piece)
+                    await self._artifacts.put(parts[-1].object, piece)
+            expected.check(digest)
         except BaseException:
-            await self.discard(Written(tuple(parts), size, ""))
+            await self.discard(parts)
             raise
-        return Written(tuple(parts), size, base64.b64encode(md5.digest()).decode())
+        return Written(tuple(parts), size, digest)
 
-    async def discard(self, written: Written) -> None:
+    async def discard(self, parts: Sequence[Part]) -> None:
         """Let the next sweep delete them."""
-        if written.parts:
-            await self._store.write(lambda tx: tx.blobs.discard([part.object for part in written.parts]))
+        if parts:
+            await self._store.write(lambda tx: tx.blobs.discard([part.object for part in parts]))
 
     async def sweep(self) -> int:
         """Delete the objects whose time is over: abandoned blocks, replaced bytes; how many that were."""
         deleted = 0
-        while objects := await self._store.read(lambda tx: tx.blobs.expired()):
+        while objects := await self._store.write(lambda tx: tx.blobs.claim_expired()):
             await self._artifacts.delete(objects)
             await self._forget(objects)
             deleted += len(objects)
         return deleted
 
-    async def _reserve(self, container: str, name: str, object: str) -> None:
-        await self._store.write(lambda tx: tx.blobs.reserve(container, name, object))
+    async def _keep(self, written: Written, commit: Callable[[Transaction], T]) -> T:
+        try:
+            return await self._store.write(commit)
+        except MoorageError:
+            # Perhaps because the reservations are too old by now: the clock of a laptop that slept says so, ours does not.
+            self._reserved.clear()
+            await self.discard(written.parts)
+            raise
+
+    async def _reserve(self, container: str) -> str:
+        """The key of an object that the store knows of."""
+        until, ahead = self._reserved.get(container, (0.0, deque[str]()))
+        if not ahead or monotonic() > until:
+            until, ahead = monotonic() + _AHEAD_FOR.total_seconds(), deque(self._artifacts.new_object(container) for _ in range(_AHEAD))
+            fresh = list(ahead)
+            await self._store.write(lambda tx: tx.blobs.reserve(container, fresh))
+            self._reserved[container] = until, ahead
+        return ahead.popleft()
 
     async def _forget(self, objects: Sequence[str]) -> None:
         await self._store.write(lambda tx: tx.blobs.forget(objects))
 
 
+def committed_blocks(blob: Blob | None) -> dict[str, list[Part]]:
+    """The blocks that a blob was committed from, by id, in their order; none for one that was put whole."""
+    found: dict[str, list[Part]] = {}
+    for part in blob.parts if blob else ():
+        if part.block:
+            found.setdefault(part.block, []).append(part)
+    return found
+
+
+def _chosen(blocks: Sequence[Named], staged: Mapping[str, Sequence[Part]], committed: Mapping[str, Sequence[Part]]) -> list[Part]:
+    chosen: dict[str, Sequence[Part]] = {}
+    for block in blocks:
+        parts = (staged.get(block.id) if block.uncommitted else None) or (committed.get(block.id) if block.committed else None)
+        if parts is None:
+            raise Invalid(
+                "The specified block list is invalid: a block in it was never put, or was dropped a day after it was.",
+                code="InvalidBlockList",
+                target=block.id,
+            )
+        if block.id in chosen:
+            raise Invalid("The specified block list is invalid: it names a block twice.", code="InvalidBlockList", target=block.id)
+        chosen[block.id] = parts
+    return [part for parts in chosen.values() for part in parts]
+
+
+def _commit(tx: Transaction, container: str, name: str, parts: Sequence[Part], said: Description) -> Blob:
+    return tx.blobs.commit(
+        container, name, parts, md5=said.md5, content_type=said.content_type, metadata=said.metadata, headers=said.headers
+    )
+
+
 async def _pieces(chunks: AsyncIterator[bytes] | bytes) -> AsyncIterator[bytes]:
+    """The same bytes in runs of at most `PIECE`, each but the last nearly as long."""
     if isinstance(chunks, bytes):
         for at in range(0, len(chunks), PIECE):
             yield chunks[at : at + PIECE]
         return
-    held = bytearray()
+    held: list[bytes] = []
+    size = 0
     async for chunk in chunks:
-        held += chunk
-        while len(held) >= PIECE:
-            yield bytes(held[:PIECE])
-            del held[:PIECE]
-    if held:
-        yield bytes(held)
+        for at in range(0, len(chunk), PIECE):
+            some = chunk[at : at + PIECE]
+            if size + len(some) > PIECE:
+                yield b"".join(held)
+                held.clear()
+                size = 0
+            held.append(some)
+            size += len(some)
+    if size:
+        yield b"".join(held)

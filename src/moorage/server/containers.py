@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from moorage.ids import Workspace, digest
-from moorage.store import Store, Transaction
+from moorage.store import Resource, Store, Transaction
 
 _OWNED = re.compile(r"^([0-9a-f]{8})-(blob|artifact|code-.+)$")
 
@@ -35,14 +35,17 @@ def foreign(container: str, workspace: Workspace) -> bool:
     return owned is not None and owned[1] != workspace_key(workspace)
 
 
-async def owner_of(store: Store, container: str) -> str:
-    """The ARM id of the workspace a container belongs to; `/`, where only roles on everything reach, when to none."""
+def owned_by(tx: Transaction, container: str) -> Resource | None:
+    """The workspace a container belongs to."""
     owned = _OWNED.match(container)
     if not owned:
+        return None
+    return next((each for each in tx.resources.all_of("workspaces") if workspace_key(each.key.workspace) == owned[1]), None)
+
+
+async def owner_of(store: Store, container: str) -> str:
+    """The ARM id of the workspace a container belongs to; `/`, where only roles on everything reach, when to none."""
+    if not _OWNED.match(container):
         return "/"
-
-    def find(tx: Transaction) -> str:
-        ids = (each.key.workspace for each in tx.resources.all_of("workspaces"))
-        return next((workspace.id for workspace in ids if workspace_key(workspace) == owned[1]), "/")
-
-    return await store.read(find)
+    owner = await store.read(lambda tx: owned_by(tx, container))
+    return owner.key.workspace.id if owner else "/"

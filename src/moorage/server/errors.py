@@ -30,6 +30,8 @@ _STATUS_OF_CLASS: tuple[tuple[type[MoorageError], int], ...] = (
 _STATUS_OF_CODE = {
     "MethodNotAllowed": 405,
     "ConditionNotMet": 412,
+    "LeaseNotPresentWithBlobOperation": 412,
+    "SourceConditionNotMet": 412,
     "PreconditionFailed": 412,
     "RequestBodyTooLarge": 413,
     "InvalidRange": 416,

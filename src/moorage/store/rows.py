@@ -199,15 +199,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A run of a blob's bytes, which is one immutable object of the artifact store."""
+    """A run of a blob's bytes, which is one immutable object of the artifact store; `block` is the id of the block it came in, if any."""
 
     object: str
     size: int
+    block: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A committed blob: its bytes are `parts`, one after the other."""
+    """A committed blob: its bytes are `parts`, one after the other. `headers` are those that whoever wrote it wants shown, e.g. `Content-Encoding`."""
 
     container: str
     name: str
@@ -218,4 +219,5 @@ class Blob:
     created_at: datetime
     modified_at: datetime
     metadata: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()

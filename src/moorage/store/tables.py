@@ -193,6 +193,7 @@ blobs = sa.Table(
     sa.Column("etag", Text, nullable=False),
     sa.Column("content_type", Text, nullable=False),
     sa.Column("metadata", sa.JSON, nullable=False),
+    sa.Column("headers", sa.JSON, nullable=False, server_default="{}"),
     sa.Column("parts", sa.JSON, nullable=False),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("modified_at", Moment, nullable=False),
@@ -210,5 +211,5 @@ loose_objects = sa.Table(
     sa.Column("size", Big, nullable=False),
     sa.Column("since", Moment, nullable=False),
     sa.Column("expires", Moment, nullable=False, index=True),
-    sa.Index("ix_loose_objects_blob", "container", "blob"),
+    sa.Index("ix_loose_objects_blob", "container", "blob", "block"),
 )
