@@ -20,6 +20,8 @@ from moorage.embedded.backend import NodeBackend
 from moorage.embedded.gate import Gate
 from moorage.embedded.http import Request, Response, accepted, answer
 from moorage.embedded.logs import log_options, pod_logs
+from moorage.embedded.metrics import GROUP as METRICS
+from moorage.embedded.metrics import MetricsReader
 from moorage.embedded.reading import Reader
 from moorage.embedded.registry import Registry, Target
 from moorage.embedded.reviews import GROUPS as REVIEWS
@@ -56,6 +58,7 @@ class Api:
         self._reviewer = Reviewer(self._gate.authenticator, self._gate.authorizer, registry.clock)
         self._reader = Reader(registry)
         self._writer = WriteVerbs(registry, self._reader)
+        self._metrics = MetricsReader(registry, backend)
         self._streamer = Streamer(registry, backend, self._gate)
         self._streams: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -68,6 +71,8 @@ class Api:
             request, route = await self._request(scope, receive)
             if route is not None and route.group in REVIEWS:
                 response = self._review(request, route)
+            elif route is not None and route.group == METRICS:
+                response = await self._metrics.respond(request, route)
             elif route is not None:
                 target = self._target(route)
                 response = await self._respond(request, target)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 
+from moorage.clock import now
 from moorage.errors import MoorageError, Unavailable
 from moorage.kube.cluster import LogOptions
 from moorage.specs.manifest import Manifest
@@ -22,6 +24,24 @@ class Asked:
     stdout: bool = False
     stderr: bool = False
     tty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU in nanocores over a window, memory in bytes at its end (the working set)."""
+
+    cpu: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was used in the `window` before `moment`: by node, and by pod (uid) and container. What could not be measured is missing."""
+
+    moment: datetime
+    window: timedelta
+    nodes: Mapping[str, Usage]
+    pods: Mapping[str, Mapping[str, Usage]]
 
 
 class CannotStart(MoorageError):
@@ -81,9 +101,13 @@ class NodeBackend(Protocol):
         """Connect to a port of a pod. OSError when nothing listens."""
         ...
 
+    async def measure(self) -> Measured:
+        """What the nodes and the containers that run on them use now. May take a second, since a rate needs two looks."""
+        ...
+
 
 class NoNodes:
-    """The backend of a cluster without nodes (tests of the API alone): everything is Unavailable."""
+    """The backend of a cluster without nodes (tests of the API alone): everything is Unavailable, and nothing is measured."""
 
     async def logs(self, node: str, namespace: str, pod: Manifest, options: LogOptions) -> AsyncIterator[bytes]:
         # Under a condition, because a function without a reachable yield would be no async generator to the type checker.
@@ -99,3 +123,6 @@ class NoNodes:
 
     async def dial(self, node: str, pod: Manifest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         raise Unavailable(f"node '{node}' runs no node agent.")
+
+    async def measure(self) -> Measured:
+        return Measured(now(), timedelta(0), {}, {})

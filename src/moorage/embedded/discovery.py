@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moorage.embedded import reviews
+from moorage.embedded import metrics, reviews
 from moorage.embedded.kinds import Catalog, Resource
 from moorage.embedded.version import GIT_VERSION, MAJOR, MINOR
 
@@ -64,7 +64,7 @@ def group(catalog: Catalog, name: str) -> dict[str, Any] | None:
 
 def _named_groups(catalog: Catalog) -> dict[str, list[str]]:
     named = {name: list(versions) for name, versions in catalog.groups().items() if name}
-    return named | {name: ["v1"] for name in reviews.KINDS}
+    return named | {name: ["v1"] for name in reviews.KINDS} | {metrics.GROUP: [metrics.VERSION]}
 
 
 def _group(name: str, versions: list[str]) -> dict[str, Any]:
@@ -83,6 +83,8 @@ def resource_list(catalog: Catalog, group_name: str, version: str) -> dict[str, 
             {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": ["create"]}
             for plural, kind, namespaced in reviews.KINDS.get(group_name, ())
         ]
+    if (group_name, version) == (metrics.GROUP, metrics.VERSION):
+        shown += metrics.discovered()
     if not shown:
         return None
     return {
@@ -144,6 +146,8 @@ def aggregated(catalog: Catalog, *, core: bool) -> dict[str, Any]:
             )
             for name, asked in reviews.KINDS.items()
         ]
+        # Last, so that `pods` alone goes on meaning those of the core group.
+        items.append(_aggregated_group(metrics.GROUP, {metrics.VERSION: metrics.aggregated()}))
     return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 

@@ -24,17 +24,29 @@ AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 _PLURALS = {"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "Role": "roles", "RoleBinding": "rolebindings"}
 
 
+# What metrics-server brings to a cluster, since its API is built in here.
+_METRICS_READER: Manifest = {
+    "kind": "ClusterRole",
+    "metadata": {
+        "name": "system:aggregated-metrics-reader",
+        "labels": {f"rbac.authorization.k8s.io/aggregate-to-{role}": "true" for role in ("admin", "edit", "view")}
+        | {"k8s-app": "metrics-server"},
+    },
+    "rules": [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}],
+}
+
+
 @cache
-def _defaults() -> tuple[Manifest, ...]:
+def defaults() -> tuple[Manifest, ...]:
     parsed: list[Manifest] = orjson.loads((resources.files(__package__) / "policy.json").read_bytes())
-    return tuple(parsed)
+    return (*parsed, _METRICS_READER)
 
 
 async def ensure(registry: Registry) -> None:
     """Make every default role and binding that is missing, and complete the others. Idempotent."""
     moment = rfc3339(registry.clock())
     writes = []
-    for wanted in _defaults():
+    for wanted in defaults():
         meta = wanted["metadata"]
         key = Key(GROUP, _PLURALS[wanted["kind"]], meta.get("namespace", ""), meta["name"])
         found = registry.store.latest(key)

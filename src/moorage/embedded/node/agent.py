@@ -20,6 +20,7 @@ from moorage.embedded.node.conversations import converse
 from moorage.embedded.node.declared import Declared
 from moorage.embedded.node.devices import Allotment, Gpu
 from moorage.embedded.node.pod import HOST_IP, Pod, Record, Services
+from moorage.embedded.node.usage import Running
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound, Unavailable
 from moorage.ids import digest
 from moorage.kube.cluster import LogOptions, PatchType
@@ -163,6 +164,15 @@ class Node:
         if found is None or found.attempt is None or not found.attempt.alive or not found.attempt.pid:
             raise NotFound(f'container not found ("{container}")', target=container)
         return found.attempt
+
+    def processes(self) -> list[Running]:
+        """The containers that run now."""
+        return [
+            Running(self.name, uid, container.name, attempt.folder, attempt.pid)
+            for uid, pod in self._pods.items()
+            for container in pod.containers.values()
+            if (attempt := container.attempt) is not None and attempt.alive and attempt.pid
+        ]
 
     async def talk(self, pod: Manifest, asked: Asked) -> Talk:
         """See `embedded.backend.NodeBackend`."""

@@ -11,12 +11,13 @@ from datetime import timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from moorage.embedded.backend import Asked, Talk
+from moorage.embedded.backend import Asked, Measured, Talk
 from moorage.embedded.node.agent import POD_NETWORK, Addresses, Node, services_of
 from moorage.embedded.node.declared import Declared
 from moorage.embedded.node.devices import RESOURCE, Gpu, deal
 from moorage.embedded.node.launch import Confinement
 from moorage.embedded.node.machine import capacity, inspect
+from moorage.embedded.node.meter import Meter
 from moorage.embedded.node.pod import Services, Sources
 from moorage.embedded.node.proxy import ServiceProxy
 from moorage.embedded.node.volumes import TokenSource
@@ -89,6 +90,7 @@ class Nodes:
         self._gpus = gpus
         self.ready = asyncio.Event()
         self.nodes: dict[str, Node] = {}
+        self._meter = Meter(lambda: {name: node.processes() for name, node in self.nodes.items()})
 
     async def run(self) -> None:
         """Keep all nodes until cancelled; containers go on without us."""
@@ -142,6 +144,10 @@ class Nodes:
     async def dial(self, node: str, pod: Manifest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """See `embedded.backend.NodeBackend`."""
         return await self._of(node, pod).dial(pod, port)
+
+    async def measure(self) -> Measured:
+        """See `embedded.backend.NodeBackend`."""
+        return await self._meter.measure()
 
     def _of(self, node: str, pod: Manifest) -> Node:
         if (kept := self.nodes.get(node)) is None:
