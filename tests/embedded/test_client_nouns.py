@@ -151,6 +151,10 @@ def test_a_workspace_with_a_compute_is_not_deleted(agent: Agent, moorage: Run) -
 def test_a_compute_is_relabelled_its_nodes_listed_and_no_machine_made(agent: Agent, moorage: Run, tmp_path: Path) -> None:
     made = good(moorage("compute", "update", "-n", "local", "--tags", "team=vision", "--set", "description=ours"))
     assert (made["tags"], made["description"], made["provisioning_state"]) == ({"team": "vision"}, "ours", "Succeeded")
+    id = "/subscriptions/S/resourceGroups/G/providers/Microsoft.ManagedIdentity/userAssignedIdentities/MyId"
+    identity = {"type": "user_assigned", "user_assigned_identities": [{"resource_id": id}]}
+    good(moorage("compute", "update", "-n", "local", "--set", f"identity={json.dumps(identity)}"))
+    assert good(moorage("compute", "update", "-n", "local", "--set", "tags.n=1"))["identity"] == identity, "what is not named stays"
     (node,) = good(moorage("compute", "list-nodes", "-n", "local"))
     assert (node["node_id"], node["node_state"], node["allocatable"]["cpu"]) == ("n1", "idle", "4")
     assert [each["name"] for each in good(moorage("compute", "list", "--type", "kubernetes"))] == ["local"]

@@ -141,6 +141,21 @@ def run(found: Manifest) -> Manifest:
     )
 
 
+def _identity(section: Any) -> Manifest | None:
+    """As a document writes it; the ids of user-assigned identities keep their case."""
+    if not isinstance(section, Mapping):
+        return None
+    named = section.get("userAssignedIdentities") or {}
+    return _tidy(
+        {
+            "type": ",".join(snake(part.strip()) for part in str(section.get("type", "None")).split(",")),
+            "principal_id": section.get("principalId"),
+            "tenant_id": section.get("tenantId"),
+            "user_assigned_identities": [{"resource_id": id, **_tidy(snaked(rest or {}))} for id, rest in named.items()] or None,
+        }
+    )
+
+
 def _typed(section: Any, key: str) -> Any:
     if not isinstance(section, Mapping):
         return None
@@ -179,7 +194,7 @@ def compute(resource: Manifest) -> Manifest:
             "tags": resource.get("tags") or {},
             "resource_id": properties.get("resourceId"),
             "namespace": inner.get("namespace"),
-            "identity": snaked(resource.get("identity")),
+            "identity": _identity(resource.get("identity")),
             "provisioning_state": properties.get("provisioningState"),
             "provisioning_errors": properties.get("provisioningErrors"),
             "created_on": properties.get("createdOn"),
@@ -219,7 +234,7 @@ def endpoint(resource: Manifest) -> Manifest:
             "location": resource.get("location"),
             "tags": resource.get("tags") or {},
             "properties": properties.get("properties") or {},
-            "identity": snaked(resource.get("identity")),
+            "identity": _identity(resource.get("identity")),
             "provisioning_state": properties.get("provisioningState"),
             "scoring_uri": properties.get("scoringUri"),
             "openapi_uri": properties.get("swaggerUri"),
@@ -309,7 +324,7 @@ def batch_endpoint(resource: Manifest) -> Manifest:
             "location": resource.get("location"),
             "tags": resource.get("tags") or {},
             "properties": properties.get("properties") or {},
-            "identity": snaked(resource.get("identity")),
+            "identity": _identity(resource.get("identity")),
             "provisioning_state": properties.get("provisioningState"),
             "scoring_uri": properties.get("scoringUri"),
             "openapi_uri": properties.get("swaggerUri"),
