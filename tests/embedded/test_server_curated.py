@@ -100,6 +100,10 @@ async def test_one_that_was_added_is_found_by_all_and_wins_over_the_built_in_one
     where = f"https://service.test:8450{REGISTRY}/sklearn-1.5/versions/"
     body = {"properties": {"image": "ours:1", "condaFile": "dependencies: [pip, {pip: [scikit-learn==1.5.2]}]"}}
     assert (await served.call("PUT", f"{where}1", body, role=Role.READER)).status_code == 403
+    # The registry is everybody's, whatever group its address names.
+    group = {"Authorization": f"Bearer {served.token(Role.OWNER, '/subscriptions/s/resourceGroups/g')}"}
+    refused = await served.call("PUT", f"{where}1", body, **group)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "AuthorizationFailed")
     assert (await served.call("PUT", f"{where}1", body)).status_code == 201
     assert (await served.call("PUT", f"{where}2", {"properties": {"image": "ours:2"}})).status_code == 201
     assert (await resolved(served, "azureml:AzureML-sklearn-1.5@latest")).image == "ours:2"

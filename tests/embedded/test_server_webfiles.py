@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.embedded.server_workloads_peers import WS, Service, job_body, running
+
+from moorage.server.webfiles import _opened
 
 
 @pytest.fixture
@@ -20,6 +23,7 @@ def mirror(tmp_path: Path) -> Path:
     (folder / "deep" / "b.csv").write_text("22\n")
     (tmp_path / "secret.txt").write_text("secret\n")
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    os.mkfifo(folder / "pipe")
     (tmp_path / "map.json").write_text(
         json.dumps({"https://example.org/data/": "mirror", "wasbs://c@acct.blob.core.windows.net/": str(folder / "deep")})
     )
@@ -74,6 +78,10 @@ async def test_a_mapped_address_reaches_the_job_as_a_file_or_a_folder(service: S
         ("https://example.org/data/missing.csv", "DataNotFound", "where there is nothing"),
         ("https://example.org/data/%2e%2e/secret.txt", "UrlNotMapped", "leaves the folder"),
         ("https://example.org/data/link.txt", "DataNotFound", "where there is nothing"),
+        ("https://example.org/data/pipe", "DataNotFound", "where there is nothing"),
+        ("https://example.org/data/a.csv/b", "DataNotFound", "where there is nothing"),
+        ("https://example.org/data/" + "a" * 300, "DataNotReadable", "File name too long"),
+        ("https://[example.org/data/a.csv", "UserError", "properties.inputs.data.uri: 'https://[example.org/data/a.csv' is no web address"),
     ],
 )
 async def test_what_the_map_does_not_allow_is_refused(service: Service, uri: str, code: str, expected: str) -> None:
@@ -89,3 +97,18 @@ async def test_an_address_that_is_no_longer_mapped_is_refused_again(service: Ser
     (tmp_path / "map.json").write_text("{}")
     refused = await service.call("PUT", "jobs/two", with_input("https://example.org/data/a.csv"), status=400)
     assert refused["error"]["code"] == "UrlNotMapped"
+
+
+@pytest.mark.parametrize("swapped", ["a.csv", "deep/b.csv", "deep"])
+def test_a_link_that_takes_the_place_of_a_file_after_it_was_looked_at_is_not_followed(mirror: Path, tmp_path: Path, swapped: str) -> None:
+    """Whoever may write into the mapped folder must not read what else the service can."""
+    looked = [mirror / "a.csv", mirror / "deep" / "b.csv"]
+    for path in looked:
+        _opened(mirror, path).close()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "b.csv").write_text("secret")
+    (mirror / swapped).rename(tmp_path / "away")
+    (mirror / swapped).symlink_to(tmp_path / "outside" if swapped == "deep" else tmp_path / "secret.txt")
+    [taken] = [path for path in looked if path.is_relative_to(mirror / swapped)]
+    with pytest.raises(OSError, match=r"a\.csv|b\.csv|deep"):
+        _opened(mirror, taken)

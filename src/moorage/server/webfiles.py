@@ -7,10 +7,13 @@ What was imported is found again by the address and by sizes and times of the fi
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 
@@ -30,9 +33,10 @@ _PIECE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The files of one address: the blob's name below the prefix, and the path."""
+    """The files of one address: the blob's name below the prefix, and the path; all of them lie below `root`, without links on the way."""
 
     files: tuple[tuple[str, Path], ...]
+    root: Path
     prefix: str
     address: str
 
@@ -71,7 +75,7 @@ async def import_inputs(services: Services, workspace: Workspace, job: Mapping[s
     for url, target in urls.items():
         found = await asyncio.to_thread(_look, known, workspace, url, target)
         if found is not None:
-            await _store(services, workspace, found)
+            await _store(services, workspace, found, target)
         await services.store.write(lambda tx, url=url, found=found: _note(tx, workspace, url, found))  # type: ignore[misc]
 
 
@@ -112,53 +116,95 @@ def _look(known: UrlMap, workspace: Workspace, url: str, target: str) -> _Found 
     mapped = known.find(url)
     if mapped is None:
         return None
-    root = Path(mapped.root)
-    path = root.joinpath(*mapped.below.parts)
-    # Links inside the folder are followed only as far as they stay in it.
-    if not path.exists() or not path.resolve().is_relative_to(root.resolve()):
+    path = Path(mapped.root).joinpath(*mapped.below.parts)
+    try:
+        # Links inside the folder are followed only as far as they stay in it.
+        root, real = Path(mapped.root).resolve(strict=True), path.resolve(strict=True)
+        folder = real.is_dir()
+        if not real.is_relative_to(root) or not (folder or real.is_file()):
+            raise FileNotFoundError
+        files = tuple(_files(real, root)) if folder else ((path.name, real),)
+        marks = [(inner, file.stat().st_size, file.stat().st_mtime_ns) for inner, file in files]
+    except (FileNotFoundError, NotADirectoryError, RuntimeError) as error:  # a circle of links is a RuntimeError before Python 3.13
         raise Invalid(
             f"{target}: '{url}' is mapped to {path}, where there is nothing. Put the file there, or correct the URL map.",
             code="DataNotFound",
             target=target,
-        )
-    name = path.name
-    files = tuple(_files(path, root.resolve())) if path.is_dir() else ((name, path),)
+        ) from error
+    except OSError as error:
+        raise _unreadable(url, Path(error.filename or path), error, target) from error
     if not files:
         raise Invalid(f"{target}: '{url}' is mapped to the folder {path}, which is empty.", code="DataNotFound", target=target)
-    marks = [(inner, file.stat().st_size, file.stat().st_mtime_ns) for inner, file in files]
     prefix = f"WebFiles/{digest(repr((plain(url), marks)), length=32)}"
-    base = f"{prefix}/{name}" if path.is_dir() else prefix
-    return _Found(files, base, f"{blob_container(workspace)}/{prefix}/{name}")
+    base = f"{prefix}/{path.name}" if folder else prefix
+    return _Found(files, root, base, f"{blob_container(workspace)}/{prefix}/{path.name}")
+
+
+def _unreadable(what: str, path: Path, error: OSError, target: str) -> Invalid:
+    text = os.fsencode(path).decode(errors="replace")
+    shown = text if len(text) <= 300 else f"{text[:300]}..."
+    said = what if len(what) <= 300 else f"{what[:300]}..."
+    return Invalid(
+        f"{target}: '{said}' is mapped to {shown}, which this service cannot read: {error.strerror}. Ask its operator, or correct the address.",
+        code="DataNotReadable",
+        target=target,
+    )
 
 
 def _files(folder: Path, root: Path) -> list[tuple[str, Path]]:
+    def refuse(error: OSError) -> None:
+        raise error
+
     found: list[tuple[str, Path]] = []
-    for here, folders, names in os.walk(folder):
+    for here, folders, names in os.walk(folder, onerror=refuse):
         folders.sort()
         for name in sorted(names):
             path = Path(here) / name
-            if path.is_file() and path.resolve().is_relative_to(root):
-                found.append((path.relative_to(folder).as_posix(), path))
+            if os.fsencode(name) != name.encode(errors="replace"):
+                raise OSError(errno.EILSEQ, "its name is not UTF-8", str(path))
+            real = path.resolve()
+            if real.is_file() and real.is_relative_to(root):
+                found.append((path.relative_to(folder).as_posix(), real))
     return found
 
 
-async def _store(services: Services, workspace: Workspace, found: _Found) -> None:
+async def _store(services: Services, workspace: Workspace, found: _Found, target: str) -> None:
     container = blob_container(workspace)
     for inner, path in found.files:
         name = f"{found.prefix}/{inner}"
-        size = path.stat().st_size
-        there = await services.store.read(lambda tx, name=name: tx.blobs.find(container, name))  # type: ignore[misc]
-        if there is None or there.size != size:
-            await services.blobs.put(container, name, _pieces(path))
+        try:
+            file = await asyncio.to_thread(_opened, found.root, path)
+        except OSError as error:
+            raise _unreadable(name, path, error, target) from error
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            there = await services.store.read(lambda tx, name=name: tx.blobs.find(container, name))  # type: ignore[misc]
+            if there is None or there.size != size:
+                await services.blobs.put(container, name, _pieces(file))
 
 
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
+def _opened(root: Path, path: Path) -> BinaryIO:
+    """A regular file below `root`; OSError when a link has taken the place of any part of its path since it was looked at."""
+    # Non-blocking, since a pipe may lie there by now.
+    sure = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    parts = path.relative_to(root).parts
+    descriptor = os.open(root, os.O_RDONLY | sure)
     try:
-        while piece := await asyncio.to_thread(file.read, _PIECE):
-            yield piece
-    finally:
-        file.close()
+        for part in parts:
+            inner = os.open(part, os.O_RDONLY | sure, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "it is no file any more", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(file.read, _PIECE):
+        yield piece
 
 
 def _note(tx: Transaction, workspace: Workspace, url: str, found: _Found | None) -> None:

@@ -112,6 +112,10 @@ def parse_reference(text: str, *, target: str) -> Reference:
     plain = text.strip()
     scheme = plain.split(":", 1)[0].lower() if ":" in plain else ""
     if scheme in SCHEMES and "://" in plain:
+        try:
+            urlsplit(plain)
+        except ValueError as error:
+            raise Invalid(f"{target}: '{text}' is no web address: {error}.", target=target) from error
         return WebAddress(plain)
     if scheme == "runs":
         job, _, path = plain.removeprefix("runs:").lstrip("/").partition("/")

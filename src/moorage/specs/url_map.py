@@ -48,6 +48,14 @@ def plain(url: str) -> str:
     return f"{parts.scheme.lower()}://{parts.netloc.lower()}{unquote(parts.path)}".rstrip("/")
 
 
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # brackets in the host that hold no address
+        return False
+    return parts.scheme.lower() in SCHEMES and bool(parts.netloc)
+
+
 def parse(document: object, folder: PurePath, *, name: str) -> UrlMap:
     """Read a map's document.
 
@@ -65,7 +73,7 @@ def parse(document: object, folder: PurePath, *, name: str) -> UrlMap:
         )
     entries: dict[str, PurePath] = {}
     for prefix, path in document.items():
-        if not isinstance(prefix, str) or urlsplit(prefix).scheme.lower() not in SCHEMES or not urlsplit(prefix).netloc:
+        if not isinstance(prefix, str) or not _is_address(prefix):
             raise Invalid(
                 f"{name}: '{prefix}' is no address; it begins with {'://, '.join(SCHEMES)}:// and names a host.", target="--url-map"
             )

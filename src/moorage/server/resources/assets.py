@@ -78,6 +78,10 @@ def put_version(tx: Transaction, asset: AssetType, key: ResourceKey, body: Manif
     properties = sent.get("properties")
     if not isinstance(properties, dict):
         raise Invalid("The body needs an object 'properties'.", target="properties")
+    for name in ("tags", "properties"):
+        # One that the SDK cannot read would break every list it stands in.
+        if not isinstance(properties.get(name) or {}, dict):
+            raise Invalid(f"properties.{name} must be an object of texts.", target=f"properties.{name}")
     archived = _flag(properties, "isArchived")
     anonymous = _flag(properties, "isAnonymous")
     current = tx.resources.find(key)

@@ -12,6 +12,7 @@ from moorage.errors import Invalid, NotFound
 from moorage.identity.roles import Action
 from moorage.ids import Workspace
 from moorage.server.arm import PROVIDER, Answer, Call, G, Handler, Route, envelope
+from moorage.server.authorization import require
 from moorage.server.resources.assets import check_name, put_version
 from moorage.server.resources.environments import ENVIRONMENTS
 from moorage.server.resources.environments import ROUTES as OWN
@@ -187,6 +188,8 @@ async def _get_version(call: Call) -> Answer:
 async def _put_version(call: Call) -> Answer:
     """Add an environment for every workspace of the service. A name of the built-in list is replaced by it."""
     _check_registry(call)
+    # The path names a resource group, and the registry is everybody's: whoever owns no more than the group must not change what others run.
+    require(call.user, Action.MANAGE, "/")
     name, version = call.names["parent"], call.names["name"]
     check_name(name, "name")
     check_name(version, "version")
@@ -234,7 +237,7 @@ def _registry_routes(prefix: str) -> tuple[Route, ...]:
         Route("GET", base + "/{name}", _get, by_user=True),
         Route("GET", base + "/{parent}/versions", _get_versions, by_user=True),
         Route("GET", base + "/{parent}/versions/{name}", _get_version, by_user=True),
-        Route("PUT", base + "/{parent}/versions/{name}", _put_version, action=Action.MANAGE),
+        Route("PUT", base + "/{parent}/versions/{name}", _put_version, by_user=True),
     )
 
 
