@@ -53,6 +53,16 @@ def test_words_about_a_version_change_and_it_is_archived_and_restored(noun: str,
     assert good(moorage(noun, "show", "-n", name, "-v", "1"))["description"] == "second"
 
 
+def test_files_go_into_the_datastore_that_is_named(moorage: Run, tmp_path: Path) -> None:
+    (tmp_path / "w").write_text("w")
+    for given, kept in (("workspaceartifactstore", "workspaceartifactstore"), ("azureml:workspaceblobstore", "workspaceblobstore")):
+        made = good(moorage("model", "create", "-n", "placed", "-p", str(tmp_path / "w"), "--datastore", given))
+        assert f"/datastores/{kept}/paths/LocalUpload/" in made["path"]
+        assert moorage("model", "download", "-n", "placed", "-v", made["version"], "-p", str(tmp_path / kept))[0] == 0
+        assert (tmp_path / kept / "placed" / "w").read_text() == "w"
+    assert moorage("model", "create", "-n", "placed", "-p", str(tmp_path / "w"), "--datastore", "absent")[0] == 3
+
+
 def test_a_job_is_checked_submitted_written_down_and_renamed(agent: Agent, moorage: Run, tmp_path: Path) -> None:
     path = document(tmp_path, JOB)
     assert good(moorage("job", "validate", "-f", path)) == {"result": "Succeeded", "errors": []}

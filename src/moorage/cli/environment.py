@@ -35,6 +35,7 @@ environments = group("environment", "Register what code runs in.")
 @click.option("--dockerfile-path", "-d", metavar="FILE", help="Its Dockerfile, from there. Default: Dockerfile.")
 @click.option("--os-type", metavar="TYPE", help="linux, the default, or windows.")
 @click.option("--description", metavar="TEXT", help="What it is.")
+@click.option("--datastore", metavar="NAME", help="Where files from here are put. Default: workspaceblobstore.")
 @tags_option()
 @registry.of_registry
 @set_option()

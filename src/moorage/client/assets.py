@@ -275,21 +275,26 @@ class Assets:
         return str(self.client.put(path, made).json().get("id") or self.client.workspace.child("codes", fresh, "versions", "1"))
 
     def send(self, snapshot: Snapshot, what: str = "data") -> str:
-        """Upload into the default datastore, unless it is there; answers its `azureml://datastores/...` URI."""
+        """Upload into the document's datastore, or the default one, unless it is there; answers its `azureml://datastores/...` URI."""
+        store = self._store()
         name = snapshot.root.resolve().name
         top = f"LocalUpload/{snapshot.hash()}"
         folder = snapshot.root.is_dir()
         prefix = f"{top}/{name}" if folder else top
         indicator = f"{prefix}/{snapshot.files[0].name}"
-        with datastore(self.client) as container:
+        with datastore(self.client, store) as container:
             if (container.metadata(indicator) or {}).get("upload_status") != "completed":
                 container.upload(snapshot.files, prefix, sent=self.upload.counter(name, snapshot.size))
                 container.mark(indicator, {"upload_status": "completed", "name": top.rpartition("/")[2], "version": "1"})
-        return f"azureml://datastores/{DATASTORE}/paths/{top}/{name}{'/' if folder else ''}"
+        return f"azureml://datastores/{store}/paths/{top}/{name}{'/' if folder else ''}"
+
+    def _store(self) -> str:
+        """`datastore: azureml:archive`, as a document of an asset may say; the default one where it says nothing."""
+        return str(self.document.values.get("datastore") or DATASTORE).rstrip("/").rpartition("/")[2].removeprefix("azureml:")
 
     def _build_uri(self, uri: str) -> str:
         key = uri.partition("/paths/")[2]
-        with datastore(self.client) as container:
+        with datastore(self.client, self._store()) as container:
             return f"{container.url}/{key.rstrip('/')}/"
 
 
