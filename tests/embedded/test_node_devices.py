@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,22 @@ async def test_each_container_sees_its_own_and_the_others_none(cluster: LocalClu
         assert refused["status"]["reason"] == "UnexpectedAdmissionError"
         assert refused["status"]["message"].startswith(f"Allocate failed due to requested number of devices unavailable for {RESOURCE}.")
         await cluster.delete(POD, "holds", "default")
+        async with asyncio.timeout(60):
+            await kept.stop_containers()
+
+
+async def test_a_pod_that_somebody_calls_failed_keeps_what_it_has_while_it_runs(
+    cluster: LocalCluster, tmp_path: Path, gpus: list[Gpu]
+) -> None:
+    async with nodes(cluster, tmp_path / "nodes", gpus, "n1") as kept:
+        stubborn = a_pod("stubborn", 2, "trap '' TERM; while :; do sleep 1; done")
+        stubborn["spec"]["terminationGracePeriodSeconds"] = 600
+        await cluster.create(POD, stubborn)
+        await until_phase(cluster, "stubborn", "Running")
+        await cluster.patch(POD, "stubborn", "default", {"status": {"phase": "Failed"}}, subresource="status")
+        await cluster.create(POD, a_pod("next", 1))
+        assert (await until_phase(cluster, "next", "Failed"))["status"]["reason"] == "UnexpectedAdmissionError"
+        await cluster.delete(POD, "stubborn", "default", grace=timedelta(0))
         async with asyncio.timeout(60):
             await kept.stop_containers()
 

@@ -8,6 +8,7 @@ import pytest
 
 from moorage.embedded import apply
 from moorage.embedded.patch import json_patch, merge_patch
+from moorage.embedded.selectors import only_name, parse
 from moorage.embedded.shapes import FromSchema, built_in
 from moorage.embedded.strategic import strategic_merge
 from moorage.errors import Conflict, Invalid
@@ -235,3 +236,18 @@ def test_lists_of_custom_kinds_follow_their_schema() -> None:
     live, owners = apply.applied(live, named(spec={"atomic": ["a"], "set": [], "map": []}), owners, ONE, shape, force=False)
     assert live["spec"]["set"] == ["b"]
     assert live["spec"]["map"] == [{"k": "b", "v": 2}]
+
+
+def test_copies_of_copies_end_before_the_memory_does() -> None:
+    doubling = [{"op": "copy", "from": "", "path": f"/{number}"} for number in range(64)]
+    with pytest.raises(Invalid, match="accumulated size increase of copy"):
+        json_patch({"text": "x" * 1000}, doubling)
+    with pytest.raises(Invalid, match="maximum operations"):
+        json_patch({}, [{"op": "add", "path": "/a", "value": 1}] * 10_001)
+
+
+def test_a_long_field_selector_is_read_in_one_go() -> None:
+    with pytest.raises(Invalid, match="can't understand"):
+        parse(None, "a" + " " * 1_000_000 + "b")
+    assert only_name("metadata.name==a,spec.nodeName!=b") == "a"
+    assert only_name("metadata.name!=a") == only_name("a") == ""

@@ -103,7 +103,7 @@ class Api:
 
     async def _request(self, scope: Scope, receive: Receive) -> tuple[Request, Route | None]:
         """The request of a caller who may make it; its body is read only then."""
-        path = scope["raw_path"].decode("ascii").partition("?")[0]
+        path = scope["raw_path"].decode("latin-1").partition("?")[0]
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         admitted = self._gate.admit(scope["method"], path, query, scope["headers"])
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -144,7 +144,7 @@ class Api:
             case "exec" | "attach" | "portforward":
                 raise Invalid("Upgrade request required", code="BadRequest")
         match request.method, bool(target.name):
-            case "GET", named:
+            case "GET", named if target.subresource in ("", "status"):
                 if request.flag("watch"):
                     return self._reader.watch(request, target)
                 return self._reader.get(request, target) if named else self._reader.list(request, target)

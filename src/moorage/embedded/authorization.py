@@ -21,6 +21,8 @@ CLUSTER_ROLES, ROLES = (GROUP, "clusterroles"), (GROUP, "roles")
 CLUSTER_BINDINGS, BINDINGS = (GROUP, "clusterrolebindings"), (GROUP, "rolebindings")
 _SOURCES = (CLUSTER_ROLES, ROLES, CLUSTER_BINDINGS, BINDINGS)
 _MOST_DECISIONS = 4096
+# Whoever asks chooses how long a path or a name is, strangers included.
+_LONGEST_REMEMBERED = 4096
 
 
 class Denied(Forbidden):
@@ -87,7 +89,9 @@ class Authorizer:
         if known is None:
             if len(self._decisions) >= _MOST_DECISIONS:
                 self._decisions.clear()
-            known = self._decisions[user, asked] = _decide(index, user, asked)
+            known = _decide(index, user, asked)
+            if len(repr((user, asked))) <= _LONGEST_REMEMBERED:
+                self._decisions[user, asked] = known
         return known
 
     def rules_for(self, user: User, namespace: str) -> tuple[list[Rule], list[str]]:

@@ -64,6 +64,8 @@ async def delete(registry: Registry, target: Target, options: DeleteOptions, wri
             raise not_found(target)
         manifest = found.manifest()
         meta = manifest["metadata"]
+        # Once more: another one may have taken its name while the webhooks were asked.
+        _check_preconditions(target, meta, options)
     grace = _grace(target, manifest, options)
     before = _state(meta)
     finalizers = [f for f in meta.get("finalizers") or () if f not in _PROPAGATION_FINALIZERS.values() or "deletionTimestamp" in meta]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from moorage.embedded import routes
+from moorage.embedded import routes, selectors
 from moorage.embedded.authentication import Authenticator, Impersonator, wanted
 from moorage.embedded.authorization import Authorizer
 from moorage.embedded.guards import WriteGuard
@@ -67,17 +67,8 @@ def attributes(method: str, path: str, query: Mapping[str, str], route: Route | 
         verb = "delete" if name else "deletecollection"
     elif verb == "get" and not name:
         verb = "watch" if query.get("watch", "0").lower() not in ("0", "f", "false") else "list"
-        name = _named(query.get("fieldSelector", ""))
+        name = selectors.only_name(query.get("fieldSelector", ""))
     if (route.group, route.plural) == ("", "namespaces"):
         # A namespace counts as lying in itself, so that a role in it can allow to read it.
         namespace = route.name
     return Attributes(verb, route.group, route.plural, route.subresource, namespace, name)
-
-
-def _named(field_selector: str) -> str:
-    """The one object that a field selector leaves."""
-    for term in field_selector.split(","):
-        field, _, value = term.replace("==", "=").partition("=")
-        if field == "metadata.name" and value and not field.endswith("!"):
-            return value
-    return ""

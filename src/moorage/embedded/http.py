@@ -17,6 +17,7 @@ from moorage.errors import Invalid
 JSON = "application/json"
 YAML = "application/yaml"
 APPLY = "application/apply-patch+yaml"
+_DEEPEST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,7 @@ class Request:
         if kind == protobuf.CONTENT_TYPE:
             return protobuf.decode(self.body)
         if kind in (YAML, APPLY) and self.body[:1] not in (b"{", b"["):
-            try:
-                return yaml.load(self.body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            except yaml.YAMLError as error:
-                raise Invalid(f"error decoding YAML: {error}", code="BadRequest") from error
+            return _from_yaml(self.body)
         if kind not in (JSON, YAML, APPLY) and not kind.endswith("+json"):
             raise Invalid(
                 "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
@@ -72,6 +70,24 @@ class Request:
         if not isinstance(parsed, dict):
             raise Invalid("the body must be a JSON object", code="BadRequest")
         return parsed
+
+
+def _from_yaml(body: bytes) -> Any:
+    """A YAML body; Invalid (400) for one that is nested too deeply or says the same thing twice by alias.
+
+    libyaml ends the process on deep nesting, and aliases of aliases are small only until they are written out.
+    """
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    try:
+        for event in yaml.parse(body, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
+                what = "aliases are not taken" if depth <= _DEEPEST else f"nested more than {_DEEPEST} deep"
+                raise Invalid(f"error decoding YAML: {what}; send it as JSON", code="BadRequest")
+        return yaml.load(body, Loader=loader)
+    except yaml.YAMLError as error:
+        raise Invalid(f"error decoding YAML: {error}", code="BadRequest") from error
 
 
 def truth(query: Mapping[str, str], name: str) -> bool:

@@ -6,7 +6,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from moorage.errors import Invalid
+
+# As on Kubernetes (jsonpatch.AccumulatedCopySizeLimit, maxJSONPatchOperations): a few lines that copy what was copied would fill any memory.
+_MOST_COPIED = 3 * 1024 * 1024
+_MOST_OPERATIONS = 10_000
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
@@ -26,10 +32,25 @@ def json_patch(target: Any, operations: Sequence[Any]) -> Any:
     """RFC 6902: all operations or none. Invalid names the operation that cannot be done."""
     if not isinstance(operations, Sequence) or isinstance(operations, str | bytes):
         raise Invalid("a JSON patch is a list of operations", code="BadRequest")
+    if len(operations) > _MOST_OPERATIONS:
+        words = f"The allowed maximum operations in a JSON patch is {_MOST_OPERATIONS}, got {len(operations)}"
+        raise Invalid(words, code="RequestEntityTooLarge")
     document = copy.deepcopy(target)
+    copied = 0
     for operation in operations:
+        copied += _copies(document, operation)
+        if copied > _MOST_COPIED:
+            words = f"Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {_MOST_COPIED}"
+            raise Invalid(words, code="RequestEntityTooLarge")
         document = _operate(document, operation)
     return document
+
+
+def _copies(document: Any, operation: Any) -> int:
+    """How many bytes a `copy` adds."""
+    if not isinstance(operation, Mapping) or operation.get("op") != "copy":
+        return 0
+    return len(orjson.dumps(_find(document, str(operation.get("from", "")))))
 
 
 def _operate(document: Any, operation: Any) -> Any:

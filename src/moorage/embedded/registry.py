@@ -31,6 +31,8 @@ from moorage.specs.manifest import Manifest
 DEFINITION_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 # What of the metadata people may change, and has rules.
 _CHECKED = ("labels", "annotations", "finalizers", "ownerReferences")
+# As often as Kubernetes' patch handler (maxRetryWhenPatchConflicts).
+_OVERTAKEN_AGAIN = 5
 INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -325,12 +327,13 @@ class Registry:
         return after
 
     async def _again(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Repeat what another write has overtaken while webhooks were asked."""
-        while True:
+        """Repeat what another write has overtaken while webhooks were asked; a Conflict when that goes on."""
+        for _ in range(_OVERTAKEN_AGAIN):
             try:
                 return await attempt()
             except _Overtaken:
                 continue
+        return await attempt()
 
     def _inspect(self, target: Target, before: Manifest | None, after: Manifest, writer: Writer) -> None:
         for text in admission.inspect(target.resource, target.subresource, before, after, self._view()):

@@ -13,6 +13,7 @@ from moorage.specs.manifest import Manifest
 Labels = Mapping[str, str]
 _SET_TERM = re.compile(r"^(?P<key>[^\s!=,()]+)\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
 _PAIR = re.compile(r"^(?P<key>[^\s!=,()]+)\s*(?P<op>==|=|!=|>|<)\s*(?P<value>[^\s!=,()]*)$")
+_FIELD = re.compile(r"^(?P<path>[^=!]+)(?P<op>!=|==|=)(?P<value>.*)$")
 _KEY = re.compile(r"^(?:[a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
 
 # What a field selector can name beyond metadata.name and metadata.namespace, by (group, plural).
@@ -171,20 +172,39 @@ def _label_term(text: str) -> LabelTerm:
     return term
 
 
-def _parse_fields(text: str, resource: tuple[str, str], extra: tuple[str, ...]) -> tuple[FieldTerm, ...]:
+def only_name(fields: str) -> str:
+    """The one name that a field selector leaves, empty when it leaves many; what cannot be read leaves none, and is refused when it is used."""
+    try:
+        terms = _field_terms(fields)
+    except Invalid:
+        return ""
+    return next((value for path, operator, value in terms if path == "metadata.name" and operator != "!="), "")
+
+
+def _field_terms(text: str) -> list[tuple[str, str, str]]:
+    """Path, operator and value of each term. Rights are decided and objects are chosen by this one reading of a selector."""
     terms = []
-    for term in _split(text):
-        found = re.match(r"^(?P<path>[^=!]+?)\s*(?P<op>!=|==|=)(?P<value>.*)$", term)
+    for term in text.split(","):
+        if not term.strip():
+            continue
+        found = _FIELD.match(term.strip())
         if not found:
             raise Invalid(f"invalid selector: '{term}'; can't understand '{term}'", code="BadRequest", target="fieldSelector")
-        path = _ALIASES.get(found["path"], found["path"])
+        terms.append((found["path"].strip(), found["op"], found["value"]))
+    return terms
+
+
+def _parse_fields(text: str, resource: tuple[str, str], extra: tuple[str, ...]) -> tuple[FieldTerm, ...]:
+    terms = []
+    for given, operator, value in _field_terms(text):
+        path = _ALIASES.get(given, given)
         if path not in ("metadata.name", "metadata.namespace") and path not in SELECTABLE.get(resource, ()) and path not in extra:
             # Kinds with fields of their own to select by are told apart by Kubernetes' words.
             known = 'metadata.name", "metadata.namespace'
-            generic = f'"{found["path"]}" is not a known field selector: only "{known}"'
-            words = f"field label not supported: {found['path']}" if resource in SELECTABLE else generic
+            generic = f'"{given}" is not a known field selector: only "{known}"'
+            words = f"field label not supported: {given}" if resource in SELECTABLE else generic
             raise Invalid(words, code="BadRequest", target="fieldSelector")
-        terms.append(FieldTerm(path, found["op"] != "!=", found["value"]))
+        terms.append(FieldTerm(path, operator != "!=", value))
     return tuple(terms)
 
 

@@ -5,6 +5,7 @@ As apiserver/pkg/admission/plugin/webhook does it, but for match conditions, whi
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import ssl
@@ -143,20 +144,7 @@ class Webhooks:
         config = hook["clientConfig"]
         url, host = self._address(config)
         seconds = float(hook.get("timeoutSeconds") or 10)
-        context = _trust(config.get("caBundle") or "")
-        headers = {"content-type": "application/json", "accept": "application/json", "host": host}
-        async with httpx2.AsyncClient(verify=context, timeout=seconds, trust_env=False) as client:
-            answer = await client.post(
-                url,
-                params={"timeout": f"{int(seconds)}s"},
-                content=orjson.dumps(review),
-                headers=headers,
-                extensions={"sni_hostname": host.partition(":")[0]},
-            )
-        answer.raise_for_status()
-        if len(answer.content) > _ANSWER_LIMIT:
-            raise ValueError(f"the answer is longer than {_ANSWER_LIMIT} bytes")
-        said = orjson.loads(answer.content)
+        said = await _posted(url, host, _trust(config.get("caBundle") or ""), seconds, orjson.dumps(review))
         response = said.get("response") if isinstance(said, dict) else None
         if not isinstance(response, dict):
             raise ValueError("webhook response has no response")
@@ -181,6 +169,34 @@ class Webhooks:
         given = (service["metadata"].get("annotations") or {}).get(ADDRESS_ANNOTATION) if ports[0].get("port") == port else None
         place = given or f"{service['spec']['clusterIP']}:{port}"
         return f"https://{place}/{str(wanted.get('path') or '').lstrip('/')}", f"{name}.{namespace}.svc:{port}"
+
+
+async def _posted(url: str, host: str, context: ssl.SSLContext, seconds: float, body: bytes) -> Any:
+    """The JSON that the webhook answers, in that many seconds from first to last: it must neither hold a write up nor fill the memory."""
+    # No compression: what a few bytes unpack to is known only when it is too late.
+    headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity", "host": host}
+    answer = bytearray()
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            httpx2.AsyncClient(verify=context, timeout=seconds, trust_env=False) as client,
+            client.stream(
+                "POST",
+                url,
+                params={"timeout": f"{int(seconds)}s"},
+                content=body,
+                headers=headers,
+                extensions={"sni_hostname": urlsplit(f"//{host}").hostname or ""},
+            ) as response,
+        ):
+            response.raise_for_status()
+            async for piece in response.aiter_raw():
+                answer += piece
+                if len(answer) > _ANSWER_LIMIT:
+                    raise ValueError(f"the answer is longer than {_ANSWER_LIMIT} bytes")
+    except TimeoutError as late:
+        raise ValueError(f"no whole answer within {seconds:g} s") from late
+    return orjson.loads(answer)
 
 
 def _matches(rule: Mapping[str, Any], change: Change, any_version: bool) -> bool:

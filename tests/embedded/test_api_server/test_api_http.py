@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from typing import Any
 
 import httpx2
 import pytest
 
+from moorage.embedded.authorization import Authorizer
 from moorage.embedded.local import open_cluster
 from moorage.embedded.objects import Window, open_store
+from moorage.embedded.rbac import Attributes
 from moorage.embedded.serve import serve_api
+from moorage.embedded.users import ANONYMOUS
 from moorage.errors import Conflict, Unavailable
 from moorage.kube.kinds import CONFIG_MAP, POD
 
@@ -227,3 +231,43 @@ async def test_what_is_not_supported_is_a_status(http: httpx2.AsyncClient, metho
 async def test_a_second_process_cannot_open_the_same_state(served: Served, tmp_path: Any) -> None:
     with pytest.raises(Unavailable, match="Is another Moorage cluster running"):
         await open_store(tmp_path / "state.db")
+
+
+@pytest.mark.parametrize("body", [b"spec: " + b"[" * 100_000, b"a: &a [x]\nb: &b [*a, *a]\nspec: [*b, *b]\n"], ids=["deep", "aliases"])
+async def test_yaml_that_would_end_the_process_is_refused(http: httpx2.AsyncClient, body: bytes) -> None:
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    refused = await http.post(path, content=body, headers={"content-type": "application/yaml"})
+    assert (refused.status_code, "error decoding YAML" in refused.json()["message"]) == (400, True)
+
+
+async def test_a_head_without_end_is_not_waited_for(served: Served) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]), ssl=served.context)
+    try:
+        async with asyncio.timeout(60):
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx: ")
+            while not reader.at_eof():
+                writer.write(b"x" * 65536)
+                await writer.drain()
+    except ConnectionError:
+        pass  # the other way to be told
+    finally:
+        writer.transport.abort()
+
+
+async def test_strangers_fill_no_memory_with_what_they_ask_for() -> None:
+    store = await open_store()
+    authorizer = Authorizer(store)
+    tracemalloc.start()
+    try:
+        for number in range(30):
+            assert not authorizer.decide(ANONYMOUS, Attributes("get", path=f"/{number}" + "x" * 1_000_000)).allowed
+        assert tracemalloc.get_traced_memory()[0] < 10_000_000
+    finally:
+        tracemalloc.stop()
+        await store.close()
+
+
+async def test_what_can_only_be_posted_cannot_be_read(http: httpx2.AsyncClient) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    await http.post(pods, json={"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    assert [(await http.get(f"{pods}/p/{place}")).status_code for place in ("binding", "eviction", "status")] == [405, 405, 200]

@@ -72,6 +72,24 @@ async def test_names_subresources_and_selectors_narrow_a_right(served: Served, a
     assert 'cannot deletecollection resource "pods"' in await message(await alice.delete(PODS))
 
 
+async def test_a_selector_means_the_same_to_rights_and_to_lists(served: Served, alice: httpx2.AsyncClient) -> None:
+    await served.cluster.create(ROLE, role("r", "list", resources=("secrets",), names=("own",)))
+    await served.cluster.create(ROLE_BINDING, binding("b", "r", "alice"))
+    for name in ("own", "other"):
+        await served.cluster.create(SECRET, {"metadata": {"name": name, "namespace": "default"}})
+    listed = await alice.get("/api/v1/namespaces/default/secrets", params={"fieldSelector": "type!=(x,metadata.name=own"})
+    assert [one["metadata"]["name"] for one in listed.json()["items"]] == ["own"]
+
+
+async def test_a_pod_that_is_called_like_a_stream_is_none(served: Served, alice: httpx2.AsyncClient) -> None:
+    await served.cluster.create(ROLE, role("r", "get", "create"))
+    await served.cluster.create(ROLE_BINDING, binding("b", "r", "alice"))
+    pod = {"metadata": {"name": "exec", "namespace": "default"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    await served.cluster.create(POD, pod)
+    answer = await alice.get(f"{PODS}/exec?stdout=1", headers={"connection": "Upgrade", "upgrade": "websocket"})
+    assert answer.status_code == 404, answer.text
+
+
 async def test_nobody_grants_what_he_does_not_hold(served: Served, alice: httpx2.AsyncClient) -> None:
     may = {"apiGroups": [API_GROUP], "resources": ["roles", "rolebindings", "clusterroles"], "verbs": ["create", "update", "get", "patch"]}
     await served.cluster.create(CLUSTER_ROLE, {"metadata": {"name": "w"}, "rules": [may]})

@@ -27,7 +27,7 @@ from moorage.embedded import kubeconfig
 from moorage.embedded.local import LocalCluster, open_cluster
 from moorage.embedded.node.run import Nodes
 from moorage.embedded.serve import serve_api
-from moorage.embedded.streaming.spdy import DICTIONARY
+from moorage.embedded.streaming.spdy import DICTIONARY, Broken, Spdy
 from moorage.embedded.streaming.websocket import unmask
 from moorage.kube.cluster import LogOptions
 from moorage.kube.kinds import CONFIG_MAP, POD, ROLE, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT
@@ -302,9 +302,11 @@ async def test_a_stream_needs_the_right_to_create_it_and_a_running_container(ser
 async def test_the_older_websocket_protocol_fragments_pings_and_nonsense(served: Served) -> None:
     await start(served.cluster, "p", "sleep", "1000")
 
-    async def dial(protocol: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
+    async def dial(
+        protocol: str, command: str = "read+x;echo+%22got+$x%22;exit+3"
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]), ssl=served.context)
-        path = "/api/v1/namespaces/default/pods/p/exec?command=sh&command=-c&command=read+x;echo+%22got+$x%22;exit+3&stdin=1&stdout=1"
+        path = f"/api/v1/namespaces/default/pods/p/exec?command=sh&command=-c&command={command}&stdin=1&stdout=1"
         head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.cluster.tokens.admin_token}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         key = base64.b64encode(b"0123456789abcdef").decode()
         writer.write(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n".encode())
@@ -328,11 +330,34 @@ async def test_the_older_websocket_protocol_fragments_pings_and_nonsense(served:
     writer.close()
     reader, writer, answered = await dial("v4.channel.k8s.io")
     writer.write(bytes([0x82, 2]) + b"\x00x")  # not masked
-    assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
+    assert await asyncio.wait_for(reader.read(), DEADLINE) == b"\x88\x02" + (1002).to_bytes(2, "big")
     writer.close()
+    open_before = psutil.Process().num_fds() if hasattr(psutil.Process, "num_fds") else 0
+    for _ in range(20):
+        reader, writer, answered = await dial("v4.channel.k8s.io", "%00")
+        first, status = await frame(reader)
+        assert (first, status[0]) == (0x82, 3) and b"the command cannot be run" in status
+        writer.transport.abort()
+    # Each refusal would leave four behind.
+    assert psutil.Process().num_fds() < open_before + 50
     reader, writer, answered = await dial("v9.channel.k8s.io")
     assert answered.startswith("HTTP/1.1 400 ")
     writer.close()
+
+
+async def test_a_control_frame_that_is_too_short_is_no_spdy() -> None:
+    class Wire:
+        async def read(self) -> bytes:
+            return struct.pack(">HHI", 0x8003, 1, 2) + b"ab"
+
+        async def write(self, data: bytes) -> None:
+            raise AssertionError(data)
+
+        async def close(self) -> None:
+            raise AssertionError
+
+    with pytest.raises(Broken, match="2 bytes"):
+        await anext(Spdy(Wire()).events())
 
 
 def test_the_dictionary_of_headers_is_the_one_of_spdy() -> None:

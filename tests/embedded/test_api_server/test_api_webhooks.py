@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 import pytest
 
-from .conftest import Keys
+from moorage.embedded.storage import Key
+
+from .conftest import Keys, Served
 
 MAPS = "/api/v1/namespaces/default/configmaps"
-Answer = Callable[[dict[str, Any]], dict[str, Any]]
+Response = dict[str, Any]
+Answer = Callable[[dict[str, Any]], Response | Awaitable[Response]]
 
 
 @dataclass
@@ -51,7 +55,8 @@ async def hook(keys: Keys) -> AsyncIterator[Hook]:
         length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
         request = json.loads(await reader.readexactly(length))["request"]
         made.seen.append(request)
-        response = {"uid": request["uid"], **made.answer(request)}
+        said = made.answer(request)
+        response = {"uid": request["uid"], **(await said if isinstance(said, Awaitable) else said)}
         body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).encode()
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
@@ -158,3 +163,63 @@ async def test_what_a_webhook_configuration_cannot_say_is_refused(http: httpx2.A
         body = hook.configuration("Validating", **extra)
         answer = await http.post("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", json=body)
         assert answer.status_code == 422 and words in answer.json()["message"]
+
+
+async def test_a_write_that_is_overtaken_every_time_ends_with_a_conflict(http: httpx2.AsyncClient, served: Served, hook: Hook) -> None:
+    await http.post(MAPS, json={"metadata": {"name": "c"}})
+    store, key = served.cluster.registry.store, Key("", "configmaps", "default", "c")
+
+    async def overtake(request: dict[str, Any]) -> dict[str, Any]:
+        found = store.latest(key)
+        assert found is not None
+        await store.put(key, {**found.manifest(), "data": {"seen": str(len(hook.seen))}})
+        return {"allowed": True}
+
+    hook.answer = overtake
+    await configure(http, hook.configuration("Validating"))
+    merge = {"content-type": "application/merge-patch+json"}
+    assert (await http.patch(f"{MAPS}/c", content='{"data": {"x": "y"}}', headers=merge)).status_code == 409
+
+
+async def test_a_deletion_spares_what_took_the_name_while_webhooks_were_asked(http: httpx2.AsyncClient, served: Served, hook: Hook) -> None:
+    uid = (await http.post(MAPS, json={"metadata": {"name": "c"}})).json()["metadata"]["uid"]
+    store, key = served.cluster.registry.store, Key("", "configmaps", "default", "c")
+
+    async def replace(request: dict[str, Any]) -> dict[str, Any]:
+        found = store.latest(key)
+        assert found is not None
+        manifest = found.manifest()
+        await store.remove(key, found.manifest())
+        await store.put(key, {**manifest, "metadata": {**manifest["metadata"], "uid": "another"}})
+        return {"allowed": True}
+
+    hook.answer = replace
+    await configure(http, hook.configuration("Validating"))
+    refused = await http.request("DELETE", f"{MAPS}/c", json={"preconditions": {"uid": uid}})
+    assert refused.status_code == 409, refused.text
+    assert (await http.get(f"{MAPS}/c")).json()["metadata"]["uid"] == "another"
+
+
+@pytest.mark.parametrize(
+    ("piece", "words"), [(b" ", "no whole answer within 1 s"), (b" " * (4 << 20), "longer than")], ids=["slow", "long"]
+)
+async def test_a_webhook_that_never_ends_its_answer_is_left(
+    http: httpx2.AsyncClient, keys: Keys, hook: Hook, piece: bytes, words: str
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing() and not reader.at_eof():
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.1)
+        writer.transport.abort()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(keys.certificate.certificate_path, keys.certificate.key_path)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    hook.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server:
+        await configure(http, hook.configuration("Validating", timeoutSeconds=1 if len(piece) == 1 else 30))
+        refused = await http.post(MAPS, json={"metadata": {"name": "c"}})
+    assert (refused.status_code, words in refused.json()["message"]) == (500, True), refused.text

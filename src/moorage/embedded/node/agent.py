@@ -203,6 +203,12 @@ class Node:
             self._keep(known or record.manifest, record)
             if known is None:
                 self._pods[folder.name].gone()
+        for pod in self._pods.values():
+            if pod.record.gpus or pod.vanished or _is_over(pod.manifest):
+                continue
+            # Refused by an agent that ended before it could say so.
+            if (refused := self._give(pod.manifest, pod.record)) is not None:
+                pod.reject("UnexpectedAdmissionError", refused)
 
     def _changed(self, old: Manifest | None, new: Manifest | None) -> None:
         manifest = new or old
@@ -223,7 +229,8 @@ class Node:
     def _give(self, manifest: Manifest, record: Record) -> str | None:
         """Take the GPUs that a pod asks for; the reason when they are not there."""
         for uid, pod in self._pods.items():
-            if _is_over(pod.manifest):
+            # Whoever says that a pod has failed, its processes have what they have until they end.
+            if _is_over(pod.manifest) and not any(one.attempt is not None and one.attempt.alive for one in pod.containers.values()):
                 self._gpus.release(uid)
         if not self._gpus.gpus:
             return None

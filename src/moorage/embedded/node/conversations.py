@@ -107,7 +107,8 @@ async def converse(attempt: Attempt, asked: Asked) -> Conversation:
             pass_fds=(report_end,),
             env={"PATH": os.defpath},
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL byte in an argument.
         for number in {report, *ours.values()}:
             os.close(number)
         raise CannotStart(f"the command cannot be run: {error}") from error

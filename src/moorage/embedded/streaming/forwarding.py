@@ -15,6 +15,8 @@ from moorage.specs.manifest import Manifest
 PROTOCOL = "portforward.k8s.io"
 TUNNELLED = f"SPDY/3.1+{PROTOCOL}"
 _PIECE = 1 << 15
+# Of one session at a time, those included whose other half never comes.
+_MOST_STREAMS = 4096
 
 
 @dataclass(slots=True)
@@ -59,7 +61,8 @@ class Forwarder:
 
     async def _open(self, event: Opened) -> None:
         kind, request, port = (event.headers.get(name, "") for name in ("streamtype", "requestid", "port"))
-        if kind not in ("data", "error") or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        unknown = kind not in ("data", "error") or not port.isdigit() or not 0 < int(port) < 1 << 16
+        if unknown or len(self._by_stream) >= _MOST_STREAMS:
             await self._spdy.reset(event.stream)
             return
         await self._spdy.accept(event.stream)
@@ -86,6 +89,15 @@ class Forwarder:
                 pair.writer.write_eof()
 
     async def _forward(self, request: str, pair: _Pair) -> None:
+        try:
+            await self._carry(pair)
+        finally:
+            # A session may last for days and see any number of connections.
+            self._pairs.pop(request, None)
+            self._by_stream.pop(pair.data, None)
+            self._by_stream.pop(pair.error, None)
+
+    async def _carry(self, pair: _Pair) -> None:
         """From the pod, until the pod's side ends."""
         try:
             reader, pair.writer = await self._backend.dial(self._node, self._pod, pair.port)
@@ -106,7 +118,6 @@ class Forwarder:
             pass  # the client has gone, which `run` sees too
         finally:
             pair.writer.close()
-            self._pairs.pop(request, None)
 
     async def _end(self, pair: _Pair, error: str) -> None:
         if error:

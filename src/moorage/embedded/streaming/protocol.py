@@ -16,6 +16,8 @@ from moorage.embedded.streaming.wire import Connection
 # Starts to serve a request whose connection is its own from now on.
 Takeover = Callable[[Head, Connection], asyncio.Task[None]]
 _UPGRADES = (b"websocket", b"spdy/3.1")
+# What a request may say beside its body, as on Kubernetes (Go's DefaultMaxHeaderBytes); the parser keeps it until it is complete.
+_LONGEST_HEAD = 1 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -31,9 +33,19 @@ class StreamingProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._takeover = takeover
         self._streams = streams
+        self._head_size = 0
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_size = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._head_size -= len(body)
+        super().on_body(body)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._head_size += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -43,6 +55,9 @@ class StreamingProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             _log.warning("Invalid HTTP request received.")
             self.send_400_response("Invalid HTTP request received.")
+        else:
+            if self._head_size > _LONGEST_HEAD:
+                self.send_400_response("The head of the request is too long.")
 
     def _should_upgrade(self) -> bool:
         return self._get_upgrade() in _UPGRADES and self._streams(self.url.partition(b"?")[0].decode("latin-1"))

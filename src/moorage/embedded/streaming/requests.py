@@ -92,7 +92,9 @@ class Streamer:
         query = dict(asked.query)
         admitted = self._gate.admit(asked.method, asked.path, query, asked.headers)
         route = admitted.route
-        if route is None or (route.group, route.version, route.plural) != ("", "v1", "pods") or route.namespace is None:
+        wanted = ("", "v1", "pods")
+        if route is None or (route.group, route.version, route.plural) != wanted or route.namespace is None or not route.subresource:
+            # Without a subresource it is a pod of that name, `exec`, and the rights that were asked for are those to the pod itself.
             raise NotFound("the server could not find the requested resource")
         if asked.method == "GET":
             # A WebSocket begins with GET; what it does is more than to read.

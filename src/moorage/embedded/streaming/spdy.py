@@ -72,6 +72,7 @@ class Spdy:
 
     async def events(self) -> AsyncGenerator[Event]:
         """What the peer does, until it goes. Broken for what is no SPDY."""
+        shortest = {_SYN_STREAM: 10, _RST_STREAM: 8, _PING: 4, 8: 4}
         while True:
             head = await self._take(8)
             if head is None:
@@ -86,6 +87,8 @@ class Spdy:
             if not word >> 31:
                 yield Data(word, body, bool(flags & _FIN))
                 continue
+            if size < shortest.get(word & 0xFFFF, 0):
+                raise Broken(f"a control frame of {size} bytes")
             match word & 0xFFFF:
                 case 1:
                     (stream,) = struct.unpack_from(">I", body)

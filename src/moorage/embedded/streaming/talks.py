@@ -40,15 +40,19 @@ async def run(backend: NodeBackend, node: str, pod: Manifest, asked: Asked, chan
 
 
 async def _join(talk: Talk, channels: Channels) -> None:
-    async with asyncio.TaskGroup() as group:
-        listening = group.create_task(_listen(talk, channels))
-        speaking = group.create_task(_speak(talk, channels))
-        await asyncio.wait({listening, speaking}, return_when=asyncio.FIRST_COMPLETED)
-        # Whoever ends first ends the other: a client that has gone leaves no process, and a process that has ended needs no input. But to
-        # close before the client does could cut off what it has not read yet.
-        await asyncio.wait({listening}, timeout=_GOODBYE_SECONDS)
-        listening.cancel()
-        speaking.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(_listen(talk, channels))
+            speaking = group.create_task(_speak(talk, channels))
+            await asyncio.wait({listening, speaking}, return_when=asyncio.FIRST_COMPLETED)
+            # Whoever ends first ends the other: a client that has gone leaves no process, and a process that has ended needs no input. But to
+            # close before the client does could cut off what it has not read yet.
+            await asyncio.wait({listening}, timeout=_GOODBYE_SECONDS)
+            listening.cancel()
+            speaking.cancel()
+    except ExceptionGroup as failures:
+        # Whoever serves the request knows a broken stream by its own name.
+        raise failures.exceptions[0] from failures
 
 
 async def _listen(talk: Talk, channels: Channels) -> None:
@@ -66,22 +70,21 @@ async def _listen(talk: Talk, channels: Channels) -> None:
 
 async def _speak(talk: Talk, channels: Channels) -> None:
     """From the process to the client, until the process has ended and all that it said is said."""
-    pumps = [asyncio.ensure_future(each) for each in _pumps(talk, channels)]
+    ended = asyncio.create_task(talk.wait())
+    pumps = [asyncio.ensure_future(each) for each in _pumps(talk, channels, ended)]
     try:
-        code = await talk.wait()
+        code = await asyncio.shield(ended)
         await asyncio.gather(*pumps)
         await channels.finish(_exited(code))
     except ConnectionError:
         return
     finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+        for task in (*pumps, ended):
+            task.cancel()
+        await asyncio.gather(*pumps, ended, return_exceptions=True)
 
 
-def _pumps(talk: Talk, channels: Channels) -> list[Coroutine[Any, Any, None]]:
-    ended = asyncio.ensure_future(talk.wait())
-
+def _pumps(talk: Talk, channels: Channels, ended: asyncio.Task[int]) -> list[Coroutine[Any, Any, None]]:
     async def pump(output: str) -> None:
         while True:
             reading = asyncio.ensure_future(talk.read(output))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from enum import IntEnum
@@ -59,7 +60,7 @@ class WebSocket:
 
     async def receive(self) -> bytes | None:
         """The next message; None once the peer is gone or has said goodbye. Broken for what is no WebSocket."""
-        message = b""
+        message = bytearray()
         try:
             while True:
                 final, opcode, payload = await self._frame(len(message))
@@ -74,9 +75,13 @@ class WebSocket:
                     case _:
                         message += payload
                         if final:
-                            return message
+                            return bytes(message)
         except (EOFError, ConnectionError):
             return None
+        except Broken as broken:
+            with contextlib.suppress(ConnectionError):
+                await self.close(broken.code)
+            raise
 
     async def send(self, data: bytes) -> None:
         """Send a binary message. ConnectionError when the peer has gone."""
