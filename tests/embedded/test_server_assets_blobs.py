@@ -8,16 +8,14 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
-from xml.etree import ElementTree
 
-import httpx2
 import pytest
+from tests.fixtures.blobs import Container
 from tests.fixtures.served import Served
 
 from moorage.identity import links
 from moorage.identity.roles import Role
 from moorage.ids import Workspace
-from moorage.server.containers import blob_container
 from moorage.server.founding import ensure_workspace
 from moorage.server.upkeep import tidy
 
@@ -25,31 +23,6 @@ pytest_plugins = ["tests.fixtures.service"]
 
 BLOCK = {"x-ms-blob-type": "BlockBlob"}
 NEW = {**BLOCK, "If-None-Match": "*"}
-
-
-class Container:
-    """The default datastore's container through a signed link, as the SDK has it."""
-
-    def __init__(self, served: Served, permissions: str = "rlw") -> None:
-        self.name = blob_container(served.workspace)
-        self._link = served.services.links.container(self.name, permissions, timedelta(hours=1))
-        self._served = served
-
-    async def send(self, method: str, path: str, *, query: str = "", content: bytes | None = None, **headers: str) -> httpx2.Response:
-        url = f"https://service.test:8450/blobstore/{self.name}{path}?{query}{'&' if query else ''}{self._link}"
-        # The names of metadata keep their underscores.
-        named = {name if name.startswith("x-ms-meta-") else name.replace("_", "-"): value for name, value in headers.items()}
-        return await self._served.http.request(method, url, content=content, headers={"Authorization": "", **named})
-
-    async def put(self, path: str, content: bytes, **headers: str) -> httpx2.Response:
-        return await self.send("PUT", path, content=content, **{"x_ms_blob_type": "BlockBlob", **headers})
-
-    async def names(self, query: str) -> tuple[list[str], list[str], str]:
-        answer = await self.send("GET", "", query=f"restype=container&comp=list&{query}")
-        assert answer.status_code == 200, answer.text
-        root = ElementTree.fromstring(answer.content)
-        found = [each.findtext("Name") or "" for each in root.iter("Blob")]
-        return found, [each.findtext("Name") or "" for each in root.iter("BlobPrefix")], root.findtext("NextMarker") or ""
 
 
 @pytest.fixture

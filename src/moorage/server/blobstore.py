@@ -10,11 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
+from moorage import clock
 from moorage.artifacts import PIECE, Artifacts
-from moorage.clock import monotonic
+from moorage.clock import Clock
 from moorage.errors import Invalid, MoorageError
 from moorage.server.checksums import Digest, Expected
 from moorage.store import Blob, Part, Store, Transaction
@@ -23,8 +24,9 @@ T = TypeVar("T")
 
 # A log grows by small chunks; its last object is rewritten until it has this size, so that a long log is not thousands of objects.
 _TAIL = 256 * 1024
-# Objects are reserved ahead, so that a small blob costs one transaction and not two; unused ones are dropped long before the sweep may take them.
-_AHEAD = 32
+# Objects are reserved ahead, the more the more are used, so that a small blob costs one transaction and not two; unused ones are dropped long before the
+# sweep may take them.
+_AHEAD = 64
 _AHEAD_FOR = timedelta(hours=1)
 # As Azure's.
 _MOST_BLOCKS = 50_000
@@ -59,17 +61,27 @@ class Named:
     committed: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Reserved objects of a container that nobody uses yet, and how many were reserved at once."""
+
+    until: datetime
+    at_once: int
+    objects: deque[str]
+
+
 Guard = Callable[[Blob | None], None]
 
 
 class BlobStore:
     """What the blob facade, the gateway's logs and the engines read and write blobs with."""
 
-    def __init__(self, store: Store, artifacts: Artifacts, limit: int) -> None:
+    def __init__(self, store: Store, artifacts: Artifacts, limit: int, now: Clock = clock.now) -> None:
         self._store = store
         self._artifacts = artifacts
         self._limit = limit
-        self._reserved: dict[str, tuple[float, deque[str]]] = {}
+        self._now = now
+        self._reserved: dict[str, _Ahead] = {}
 
     async def get(self, container: str, name: str) -> Blob:
         """The blob's row; NotFound with BlobNotFound."""
@@ -210,20 +222,22 @@ class BlobStore:
         try:
             return await self._store.write(commit)
         except MoorageError:
-            # Perhaps because the reservations are too old by now: the clock of a laptop that slept says so, ours does not.
+            # Perhaps because the reservations are too old by now, after the clock jumped.
             self._reserved.clear()
             await self.discard(written.parts)
             raise
 
     async def _reserve(self, container: str) -> str:
         """The key of an object that the store knows of."""
-        until, ahead = self._reserved.get(container, (0.0, deque[str]()))
-        if not ahead or monotonic() > until:
-            until, ahead = monotonic() + _AHEAD_FOR.total_seconds(), deque(self._artifacts.new_object(container) for _ in range(_AHEAD))
-            fresh = list(ahead)
+        now = self._now()
+        ahead = self._reserved.get(container)
+        if ahead is None or not ahead.objects or now >= ahead.until:
+            self._reserved = {name: each for name, each in self._reserved.items() if now < each.until}
+            at_once = min(ahead.at_once * 2, _AHEAD) if ahead else 1
+            fresh = [self._artifacts.new_object(container) for _ in range(at_once)]
             await self._store.write(lambda tx: tx.blobs.reserve(container, fresh))
-            self._reserved[container] = until, ahead
-        return ahead.popleft()
+            ahead = self._reserved[container] = _Ahead(now + _AHEAD_FOR, at_once, deque(fresh))
+        return ahead.objects.popleft()
 
     async def _forget(self, objects: Sequence[str]) -> None:
         await self._store.write(lambda tx: tx.blobs.forget(objects))

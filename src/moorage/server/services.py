@@ -55,7 +55,7 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
         services = Services(
             settings=settings,
             store=store,
-            blobs=BlobStore(store, artifacts, settings.blob_limit),
+            blobs=BlobStore(store, artifacts, settings.blob_limit, now),
             tokens=Tokens(signing_key(settings.keys / "signing.pem"), now=now),
             links=Links(secret_key(settings.keys / "links.key"), now=now),
             metrics=CollectorRegistry(),
