@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moorage.embedded import metrics, reviews
+from moorage.embedded import metrics, reviews, unserved
 from moorage.embedded.kinds import Catalog, Resource
 from moorage.embedded.version import GIT_VERSION, MAJOR, MINOR
 
@@ -78,6 +78,10 @@ def resource_list(catalog: Catalog, group_name: str, version: str) -> dict[str, 
     for resource in catalog.groups().get(group_name, {}).get(version, []):
         shown.append(_resource(resource))
         shown += [_subresource(resource, name) for name in sorted(resource.subresources)]
+    shown += [
+        {"name": plural, "singularName": kind.lower(), "namespaced": False, "kind": kind, "verbs": []}
+        for plural, kind in unserved.NAMED.get((group_name, version), ())
+    ]
     if version == "v1":
         shown += [
             {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": ["create"]}
@@ -126,7 +130,8 @@ def aggregated(catalog: Catalog, *, core: bool) -> dict[str, Any]:
     items = []
     for name, versions in catalog.groups().items():
         if bool(name) != core:
-            items.append(_aggregated_group(name, {version: [_aggregated(r) for r in found] for version, found in versions.items()}))
+            shown = {version: [*map(_aggregated, found), *_named(name, version)] for version, found in versions.items()}
+            items.append(_aggregated_group(name, shown))
     if not core:
         items += [
             _aggregated_group(
@@ -149,6 +154,20 @@ def aggregated(catalog: Catalog, *, core: bool) -> dict[str, Any]:
         # Last, so that `pods` alone goes on meaning those of the core group.
         items.append(_aggregated_group(metrics.GROUP, {metrics.VERSION: metrics.aggregated()}))
     return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+
+def _named(group_name: str, version: str) -> list[dict[str, Any]]:
+    """Kinds that are named and not served."""
+    return [
+        {
+            "resource": plural,
+            "responseKind": {"group": group_name, "version": version, "kind": kind},
+            "scope": "Cluster",
+            "singularResource": kind.lower(),
+            "verbs": [],
+        }
+        for plural, kind in unserved.NAMED.get((group_name, version), ())
+    ]
 
 
 def _aggregated_group(name: str, versions: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

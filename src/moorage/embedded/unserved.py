@@ -37,6 +37,16 @@ UNSERVED: Mapping[tuple[str, str], str] = {
     ("storage.k8s.io", "volumeattributesclasses"): "volumes are folders of this machine and have no attributes",
 }
 
+# Those of the table that discovery names all the same, by group and version: plural and kind, all of the cluster. Without it kubectl would ask for
+# nothing and say that a CRD is missing, which no cluster of this version lacks. They have no verbs, so that `kubectl api-resources` and all who look for
+# kinds to list or collect pass them by.
+NAMED: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = {
+    ("admissionregistration.k8s.io", "v1"): (
+        ("validatingadmissionpolicies", "ValidatingAdmissionPolicy"),
+        ("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
+    ),
+}
+
 
 def refuse(group: str, plural: str) -> None:
     """Invalid with code NotImplemented (501) for a kind of the table; nothing for any other."""

@@ -30,3 +30,14 @@ async def test_a_kind_that_is_not_served_says_what_to_do_instead(http: httpx2.As
     answer = await http.get(f"/apis/{group}/v1/{plural}" if group else f"/api/v1/{plural}")
     assert (answer.status_code, answer.json()["reason"]) == (501, "NotImplemented")
     assert UNSERVED[group, plural] in answer.json()["message"] and "docs/limits.md" in answer.json()["message"]
+
+
+async def test_admission_policies_are_named_in_discovery_without_verbs_so_that_kubectl_asks_and_is_told(http: httpx2.AsyncClient) -> None:
+    wanted = {"validatingadmissionpolicies": [], "validatingadmissionpolicybindings": []}
+    plain = (await http.get("/apis/admissionregistration.k8s.io/v1")).json()["resources"]
+    assert {each["name"]: each["verbs"] for each in plain if "admissionpolic" in each["name"]} == wanted
+    form = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    groups = (await http.get("/apis", headers={"accept": form})).json()["items"]
+    (group,) = [each for each in groups if each["metadata"]["name"] == "admissionregistration.k8s.io"]
+    (version,) = group["versions"]
+    assert {each["resource"]: each["verbs"] for each in version["resources"] if "admissionpolic" in each["resource"]} == wanted
