@@ -115,6 +115,8 @@ def test_what_does_not_work_is_said_with_its_remedy_and_nothing_is_kept(
         (["--url", "https://127.0.0.1:1", *with_token], 5, "cannot reach"),
         (["--url", "http://ml.example.org", *with_token], 2, "https://"),
         (["--url", "nowhere", *with_token], 2, "is no address"),
+        (["--url", "https://[nowhere", *with_token], 2, "is no address"),
+        (["--url", "https://nowhere:99999", *with_token], 2, "is no address"),
         (["--url", stranger, *with_token], 2, "is no Moorage workspace service"),
         (with_token, 2, "--url is missing"),
     ):

@@ -106,6 +106,10 @@ def test_expressions(expression: str, expected: Any) -> None:
         ("[createObject('a', 1).b]", "there is no 'b'; there are a"),
         ("[" + "concat(" * 100 + ")" * 100 + "]", "nested too deeply"),
         ("[concat('a';)]", "is not understood"),
+        ("[div(1, 0)]", "div() does not take these arguments"),
+        ("[mul('a', 3)]", "whole numbers are expected"),
+        ("[padLeft('a', 10001)]", "at most 10000 characters"),
+        ("[" + "9" * 5000 + "]", "a number in it is too long"),
     ],
 )
 def test_wrong_expressions_are_refused_with_what_is_wrong(expression: str, says: str) -> None:
@@ -168,6 +172,10 @@ def test_secure_parameters_are_shown_nowhere() -> None:
     found = plan(template(), {"workspace": "w", "key": "sesame"}, SCOPE, "x")
     assert "sesame" not in json.dumps(found.shown)
     assert found.shown["workspace"] == {"type": "string", "value": "w"}
+    told = plan(
+        template(outputs={"key": {"type": "secureString", "value": "[parameters('key')]"}}), {"workspace": "w", "key": "sesame"}, SCOPE, "x"
+    )
+    assert told.outputs(lambda id: {}) == {"key": {"type": "secureString"}}
 
 
 @pytest.mark.parametrize(
@@ -180,6 +188,14 @@ def test_secure_parameters_are_shown_nowhere() -> None:
         ({"resources": [{"type": f"{WORKSPACE}/jobs", "name": "w"}]}, {"workspace": "w"}, "named by 2 parts"),
         ({"variables": {"a": "[variables('b')]", "b": "[variables('a')]"}, "resources": [{"type": f"{WORKSPACE}/jobs", "name": "[variables('a')]"}]}, {"workspace": "w"}, "defined by itself"),
         ({"resources": None}, {"workspace": "w"}, "no list of 'resources'"),
+        ({"resources": [1]}, {"workspace": "w"}, "resources[0] must be an object"),
+        ({"resources": [{"copy": [1]}]}, {"workspace": "w"}, "resources[0].copy must be an object"),
+        ({"resources": [{"dependsOn": "w"}]}, {"workspace": "w"}, "resources[0].dependsOn must be a list"),
+        ({"parameters": [1]}, {}, "parameters must be an object"),
+        ({"parameters": {"a": 1}}, {}, "parameters.a must be an object"),
+        ({"parameters": {"a": {"allowedValues": "x"}}}, {"a": "x"}, "parameters.a.allowedValues must be a list"),
+        ({"variables": [1]}, {"workspace": "w"}, "variables must be an object"),
+        ({"outputs": {"a": 1}}, {"workspace": "w"}, "outputs.a must be an object"),
         ({"resources": [{"type": f"{WORKSPACE}/jobs", "name": "w/a", "dependsOn": ["w/b"]}, {"type": f"{WORKSPACE}/jobs", "name": "w/b", "dependsOn": ["w/a"]}]}, {"workspace": "w"}, "depends on itself"),
     ],
 )  # fmt: skip
@@ -260,6 +276,11 @@ def test_the_executable_runs_and_spares_what_is_not_ours(tmp_path: Path, capfd: 
     assert moorage(["az", "install", str(folder)]) == 0
     found = subprocess.run([folder / "az", "version", "--query", "moorage", "-o", "tsv"], capture_output=True, text=True, check=True)
     assert found.stdout.strip()
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("json.py", "moorage.py", "click.py"):
+        (here / name).write_text("raise SystemExit('a file of the folder was taken for a module')\n")
+    subprocess.run([folder / "az", "version"], cwd=here, capture_output=True, check=True)
     assert moorage(["az", "install", str(folder)]) == 0, "again"
     (folder / "az").write_text("#!/bin/sh\n")
     assert moorage(["az", "install", str(folder)]) == 4
@@ -268,6 +289,15 @@ def test_the_executable_runs_and_spares_what_is_not_ours(tmp_path: Path, capfd: 
     assert moorage(["az", "install", str(folder), "--force"]) == 0
     assert moorage(["az", "uninstall", str(folder)]) == 0
     assert not (folder / "az").exists()
+    capfd.readouterr()
+    (tmp_path / "file").touch()
+    assert moorage(["az", "install", str(tmp_path / "file")]) == 2
+    assert "cannot be written" in capfd.readouterr().err
+
+
+def test_errors_are_sentences_as_those_of_az(capfd: pytest.CaptureFixture[str]) -> None:
+    for words in (["account", "show"], ["nosuch"], ["account", "show", "-o", "json"]):
+        assert az(capfd, *words)[2].startswith("error: ")
 
 
 def test_the_shim_never_imports_the_sdk() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -190,6 +191,14 @@ def test_a_scoring_script_that_fails_in_run_gives_the_contracts_status_and_leave
 def test_a_second_up_says_that_it_runs_already(stack: Stack) -> None:
     ran = stack.up()
     assert ran.code == 4 and "already running" in ran.err
+
+
+def test_up_signs_in_again_where_the_token_is_gone(stack: Stack) -> None:
+    stack.ok("logout")
+    assert stack.run("whoami").code == 5
+    again = stack.up()
+    assert again.code == 0 and "signed in" in again.err, again
+    assert json.loads(stack.ok("whoami", "-o", "json").out)["name"] == "local"
 
 
 def test_a_taken_port_is_named_with_the_option_that_chooses_another(own_stack: Stack) -> None:

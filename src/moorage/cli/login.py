@@ -119,9 +119,14 @@ def _environment() -> dict[str, str]:
 def _address(url: str) -> str:
     if not url:
         raise Invalid("--url is missing: give the address of the workspace service, https://HOST:PORT.", target="--url")
-    parts = urlsplit(url)
+    wrong = Invalid(f"--url: '{url}' is no address such as https://HOST:PORT.", target="--url")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:  # a port or a bracket that is none
+        raise wrong from error
     if parts.scheme not in ("https", "http") or not parts.netloc:
-        raise Invalid(f"--url: '{url}' is no address such as https://HOST:PORT.", target="--url")
+        raise wrong
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 

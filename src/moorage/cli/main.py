@@ -74,25 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(application, "moorage", list(sys.argv[1:] if arguments is None else arguments))
 
 
-def run(program: click.Command, name: str, words: Sequence[str]) -> int:
+def run(program: click.Command, name: str, words: Sequence[str], *, plain_errors: bool = False) -> int:
     """Run one command line of a program.
 
     Args:
         program: its commands.
         name: what users call it.
         words: the command line without the program's name.
+        plain_errors: errors are sentences also where results are JSON.
 
     Returns:
         The exit code (`moorage.cli.exits.Exit`). Results are on stdout; everything else is on stderr.
     """
+    as_json = not plain_errors and _wants_json(words)
     try:
         result = program.main(list(words), prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, click.exceptions.Abort):
         return _interrupted()
     except click.ClickException as error:
-        return _usage(error, words)
+        return _usage(error, as_json)
     except MoorageError as error:
-        return _failed(error, words)
+        return _failed(error, words, as_json)
     except BrokenPipeError:
         # Whoever read our output has enough (`moorage job list | head -1`).
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
@@ -105,7 +107,7 @@ def run(program: click.Command, name: str, words: Sequence[str]) -> int:
 
             traceback.print_exc()
         remedy = "Report what is printed above." if shown else "Run the command with --debug and report what it prints."
-        _say(MoorageError(f"an unexpected {type(error).__name__}: {error}. {remedy}"), words)
+        _say(MoorageError(f"an unexpected {type(error).__name__}: {error}. {remedy}"), as_json)
         return Exit.FAILED
     # What `context.exit(code)` ended with; a command's own result has been printed by then.
     return result if isinstance(result, int) else Exit.OK
@@ -119,29 +121,29 @@ def _interrupted() -> int:
     return Exit.INTERRUPTED
 
 
-def _usage(error: click.ClickException, words: Sequence[str]) -> int:
+def _usage(error: click.ClickException, as_json: bool) -> int:
     context = getattr(error, "ctx", None)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message())
         return Exit.USAGE
     hint = f" See `{context.command_path} --help`." if context is not None else ""
     message = error.format_message()
-    _say(MoorageError(f"{message if message.endswith(('.', '?')) else message + '.'}{hint}", code="UsageError"), words)
+    _say(MoorageError(f"{message if message.endswith(('.', '?')) else message + '.'}{hint}", code="UsageError"), as_json)
     return Exit.USAGE
 
 
-def _failed(error: MoorageError, words: Sequence[str]) -> int:
+def _failed(error: MoorageError, words: Sequence[str], as_json: bool) -> int:
     if "--debug" in words:
         import traceback
 
         traceback.print_exc()
-    _say(error, words)
+    _say(error, as_json)
     return exit_code(error)
 
 
-def _say(error: MoorageError, words: Sequence[str]) -> None:
+def _say(error: MoorageError, as_json: bool) -> None:
     """One clear message on stderr; JSON where the user asked for JSON."""
-    if _wants_json(words):
+    if as_json:
         import json
 
         from moorage.cli.output import error_document

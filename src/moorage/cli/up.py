@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import sys
@@ -17,11 +18,12 @@ from moorage.cli.commands import command
 from moorage.cli.home import Home, default_home
 from moorage.cli.stack import StackSettings, answers, check_ports, read_settings, running, start, stop, trust, wait_ready, write_settings
 from moorage.cli.steps import Steps
-from moorage.errors import Conflict, Invalid, NotFound
+from moorage.errors import Conflict, Invalid, NotFound, Unauthenticated
 from moorage.specs.manifest import Manifest
 
 if TYPE_CHECKING:
     from moorage.cli.session import Session
+    from moorage.identity.tokens import Tokens
 
 EXTENSION = "moorage"
 CLUSTER = "local"
@@ -75,6 +77,11 @@ def up(
         settings = StackSettings(api_port or before.api_port, port or before.port, count, chosen, declared)
         found = running(home)
         if len(found) == 3:
+            if _signed_out(home, before):
+                _sign_in(home, before)
+                session.say(f"Moorage is running; signed in to {before.url} again")
+                if settings == before and tour is None:
+                    return None
             raise Conflict(
                 f"Moorage is already running: cluster {before.api_url}, workspace service {before.url}. "
                 "See it with 'moorage status', stop it with 'moorage down'."
@@ -149,23 +156,48 @@ def status(session: Session) -> list[Manifest]:
 
 
 def _start(home: Home, settings: StackSettings, *, adopt: bool) -> None:
-    from moorage.client.profile import save
-    from moorage.identity.keyfiles import signing_key
     from moorage.identity.pki import ensure_authority
-    from moorage.identity.roles import Role
-    from moorage.identity.tokens import Tokens
 
     if not adopt:
         check_ports(settings)
     ensure_authority(home.pki)
-    subscription, group, workspace = _scope()
-    token = Tokens(signing_key(home.server / "keys" / "signing.pem")).issue_user("local", {"/": Role.OWNER}, _TOKEN_LIFE)
-    changes = {"url": settings.url, "token": token, "ca": str(home.pki / "ca.pem"), "kubeconfig": str(home.kubeconfig)}
-    save(changes | {"subscription": subscription, "resource_group": group, "workspace": workspace})
+    _sign_in(home, settings)
     write_settings(home, settings)
     if home.process("supervisor") is None:
         start(home)
     wait_ready(home, settings)
+
+
+def _sign_in(home: Home, settings: StackSettings) -> None:
+    """Point the profile to this machine's service, with a new token."""
+    from moorage.client.profile import save
+    from moorage.identity.roles import Role
+
+    subscription, group, workspace = _scope()
+    token = _tokens(home).issue_user("local", {"/": Role.OWNER}, _TOKEN_LIFE)
+    changes = {"url": settings.url, "token": token, "ca": str(home.pki / "ca.pem"), "kubeconfig": str(home.kubeconfig)}
+    save(changes | {"subscription": subscription, "resource_group": group, "workspace": workspace})
+
+
+def _signed_out(home: Home, settings: StackSettings) -> bool:
+    """Whether the profile is for this machine's service, and its token is none that it takes: gone, or too old."""
+    from moorage.client.profile import VARIABLES, load
+
+    stored = load({name: value for name, value in os.environ.items() if name not in VARIABLES.values()})
+    if stored.url not in ("", settings.url):
+        return False
+    try:
+        _tokens(home).verify_user(stored.token)
+    except Unauthenticated:
+        return True
+    return False
+
+
+def _tokens(home: Home) -> Tokens:
+    from moorage.identity.keyfiles import signing_key
+    from moorage.identity.tokens import Tokens
+
+    return Tokens(signing_key(home.server / "keys" / "signing.pem"))
 
 
 def _checked_nodes(given: str) -> tuple[int, tuple[Manifest, ...]]:

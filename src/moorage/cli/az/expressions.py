@@ -19,6 +19,7 @@ from moorage.errors import Invalid
 _TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_.]*)|(?P<number>-?\d+)|'(?P<text>(?:[^']|'')*)'|(?P<sign>[()\[\],.]))")
 Functions = Mapping[str, Callable[..., Any]]
 _DEEPEST = 64
+_LONGEST_NUMBER = 20
 
 
 def is_expression(value: Any) -> bool:
@@ -107,7 +108,7 @@ class _Reader:
         if kind == "text":
             found: Any = token
         elif kind == "number":
-            found = int(token)
+            found = self._number(token)
         elif kind == "name":
             found = self._call(token)
         else:
@@ -116,6 +117,11 @@ class _Reader:
             found = self._member(found)
         self.depth -= 1
         return found
+
+    def _number(self, token: str) -> int:
+        if len(token) > _LONGEST_NUMBER:
+            raise self._refusal("a number in it is too long")
+        return int(token)
 
     def _member(self, whole: Any) -> Any:
         if self._next()[1] == ".":
@@ -148,7 +154,7 @@ class _Reader:
             return function(*arguments)
         except Invalid:
             raise
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError) as error:
             raise self._refusal(f"{name}() does not take these arguments ({error})") from error
 
 
@@ -229,6 +235,18 @@ def _substring(text: str, start: int, length: int | None = None) -> str:
     return text[start:] if length is None else text[start : start + length]
 
 
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("whole numbers are expected")
+    return value
+
+
+def _pad_left(text: Any, width: int, sign: str = " ") -> str:
+    if width > 10_000:
+        raise ValueError("at most 10000 characters")
+    return _string(text).rjust(width, sign)
+
+
 def _range(start: int, count: int) -> list[int]:
     if count > 10_000:
         raise ValueError("at most 10000 numbers")
@@ -253,7 +271,7 @@ _FUNCTIONS: Functions = {
     "endswith": lambda text, end: text.lower().endswith(end.lower()),
     "indexof": lambda text, part: text.lower().find(part.lower()),
     "substring": _substring,
-    "padleft": lambda text, width, sign=" ": _string(text).rjust(width, sign),
+    "padleft": _pad_left,
     "split": _split,
     "join": lambda parts, sign: sign.join(map(_string, parts)),
     "length": len,
@@ -282,7 +300,7 @@ _FUNCTIONS: Functions = {
     "coalesce": lambda *values: next((value for value in values if value is not None), None),
     "add": lambda one, other: one + other,
     "sub": lambda one, other: one - other,
-    "mul": lambda one, other: one * other,
+    "mul": lambda one, other: _whole(one) * _whole(other),
     "div": lambda one, other: one // other,
     "mod": lambda one, other: one % other,
     "base64": lambda text: base64.b64encode(text.encode()).decode(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -28,7 +29,8 @@ def install(session: Session, folder: str, force: bool) -> Manifest:
         raise Invalid(f"{path} is a folder; name the folder in which `az` should lie.", target="DIR")
     if (path.exists() or path.is_symlink()) and not _ours(path) and not force:
         raise Conflict(f"{path} is there already and is not Moorage's. Name another folder, or replace it with --force.", target="DIR")
-    text = "\n".join(("#!/bin/sh", _MARK, f'exec {_quote(sys.executable)} -m moorage.cli.az "$@"', ""))
+    # -P: a file of the folder where somebody calls it (`random.py`, `moorage/`) is not taken for a module.
+    text = "\n".join(("#!/bin/sh", _MARK, f'exec {_quote(sys.executable)} -P -m moorage.cli.az "$@"', ""))
     # Whole or not at all, and never through a link to somebody else's file.
     draft = path.with_name(f".az.{os.getpid()}")
     try:
@@ -37,7 +39,8 @@ def install(session: Session, folder: str, force: bool) -> Manifest:
         draft.chmod(0o755)
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise Invalid(f"{path} cannot be written: {error.strerror}.", target="DIR") from error
     searched = [Path(each or ".").absolute() for each in os.environ.get("PATH", "").split(os.pathsep)]
     if path.parent not in searched:

@@ -1,6 +1,6 @@
 """The `az` executable that `moorage az install` makes: the nouns of `az` that scripts about machine learning use, over Moorage's own commands.
 
-`az ml NOUN VERB` is `moorage NOUN VERB`: the same Click commands, so that there is one behaviour. Exit codes are Moorage's (docs/how-to/az.md).
+`az ml NOUN VERB` is `moorage NOUN VERB`: the same Click commands, so that there is one behaviour. Exit codes are Moorage's (docs/how-to/migrate.md).
 """
 
 from __future__ import annotations
@@ -76,4 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.environ.setdefault(ours, "yaml" if os.environ[theirs] == "yamlc" else os.environ[theirs])
     # What `az` prints when nothing is said, lists on a terminal included.
     os.environ.setdefault("MOORAGE_OUTPUT", "json")
-    return run(application, "az", expand(list(sys.argv[1:] if arguments is None else arguments)))
+    words = expand(list(sys.argv[1:] if arguments is None else arguments))
+    # As `az`: JSON is for results.
+    return run(application, "az", words, plain_errors=True)

@@ -86,6 +86,7 @@ def plan(template: Manifest, given: Manifest, scope: Scope, deployment: str) -> 
     """
     if not isinstance(template, dict) or not isinstance(template.get("resources"), list | dict):
         raise Invalid("the template has no list of 'resources'; is it an ARM template?", code="InvalidTemplate", target="resources")
+    _check_shape(template)
     functions = _surroundings(scope, deployment)
     declared = template.get("parameters") or {}
     parameters = _parameters(declared, given, functions)
@@ -96,12 +97,39 @@ def plan(template: Manifest, given: Manifest, scope: Scope, deployment: str) -> 
     resources: list[Planned] = []
     for entry in entries.values() if isinstance(entries, dict) else entries:
         resources.extend(_resource(entry, scope, functions))
-    secure = {name for name, told in declared.items() if str(told.get("type", "")).lower().startswith("secure")}
+    secure = {name for name, told in declared.items() if _is_secure(told)}
     shown = {
         name: {"type": str(declared[name].get("type")), **({} if name in secure else {"value": value})}
         for name, value in parameters.items()
     }
     return Plan(parameters, shown, _ordered(resources), _outputs(template.get("outputs") or {}, functions))
+
+
+def _check_shape(template: Manifest) -> None:
+    """Invalid, with the place, where something is no object or list that must be one."""
+    wanted: list[tuple[str, Any, type]] = []
+    for part in ("parameters", "variables", "outputs"):
+        wanted.append((part, template.get(part) or {}, dict))
+    for part in ("parameters", "outputs"):
+        declared = template.get(part) or {}
+        for name, each in declared.items() if isinstance(declared, dict) else ():
+            allowed = each.get("allowedValues") if isinstance(each, dict) else None
+            wanted += [(f"{part}.{name}", each, dict), (f"{part}.{name}.allowedValues", allowed or [], list)]
+    entries = template["resources"]
+    for index, entry in entries.items() if isinstance(entries, dict) else enumerate(entries):
+        where = f"resources[{index}]"
+        wanted.append((where, entry, dict))
+        if isinstance(entry, dict):
+            wanted += [(f"{where}.copy", entry.get("copy") or {}, dict), (f"{where}.dependsOn", entry.get("dependsOn") or [], list)]
+    for where, found, type_ in wanted:
+        if not isinstance(found, type_):
+            what = "an object" if type_ is dict else "a list"
+            raise Invalid(f"the template's {where} must be {what}.", code="InvalidTemplate", target=where)
+
+
+def _is_secure(told: Manifest) -> bool:
+    """Whether its value is shown and kept nowhere."""
+    return str(told.get("type", "")).lower().startswith("secure")
 
 
 def _surroundings(scope: Scope, deployment: str) -> dict[str, Callable[..., Any]]:
@@ -296,6 +324,9 @@ def _ordered(resources: list[Planned]) -> tuple[Planned, ...]:
 def _outputs(declared: Manifest, functions: Mapping[str, Callable[..., Any]]) -> Callable[[Callable[[str], Manifest]], Manifest]:
     def give(reference: Callable[[str], Manifest]) -> Manifest:
         known = {**functions, "reference": lambda id, *versions: reference(str(id))}
-        return {name: {"type": told.get("type", "string"), "value": evaluate(told.get("value"), known)} for name, told in declared.items()}
+        return {
+            name: {"type": told.get("type", "string"), **({} if _is_secure(told) else {"value": evaluate(told.get("value"), known)})}
+            for name, told in declared.items()
+        }
 
     return give
