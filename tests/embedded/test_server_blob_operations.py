@@ -17,7 +17,7 @@ import pytest
 from tests.fixtures.blobs import Container
 from tests.fixtures.served import BASE, Served
 
-from moorage.errors import MoorageError
+from moorage.errors import Conflict, MoorageError
 from moorage.identity import links
 from moorage.identity.roles import Role
 from moorage.ids import Workspace
@@ -25,7 +25,7 @@ from moorage.server.checksums import crc64
 from moorage.server.containers import artifact_container, blob_container, code_container
 from moorage.server.founding import ensure_workspace
 from moorage.server.upkeep import tidy
-from moorage.store import Transaction
+from moorage.store import Blob, Transaction
 
 pytest_plugins = ["tests.fixtures.service"]
 
@@ -420,3 +420,21 @@ async def test_two_writers_of_a_blob_leave_one_whole(container: Container) -> No
     contents = [bytes([number]) * 300_000 for number in range(6)]
     await asyncio.gather(*(container.put("/x", content) for content in contents))
     assert (await container.send("GET", "/x")).content in contents
+
+
+async def test_commits_that_go_together_fail_alone(served: Served, container: Container) -> None:
+    blobs = served.services.blobs
+    await blobs.put(container.name, "taken", b"first")
+
+    def only_new(current: Blob | None) -> None:
+        if current is not None:
+            raise Conflict("it is there", code="Taken")
+
+    async def put(number: int) -> str:
+        name = "taken" if number % 3 == 0 else f"n{number}"
+        return await _refused(blobs.put(container.name, name, b"%d" % number, guard=only_new))
+
+    codes = await asyncio.gather(*(put(number) for number in range(30)))
+    assert codes == ["Taken" if number % 3 == 0 else "" for number in range(30)]
+    assert await blobs.read(container.name, "taken") == b"first"
+    assert [await blobs.read(container.name, f"n{number}") for number in (1, 29)] == [b"1", b"29"]

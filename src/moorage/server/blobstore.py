@@ -18,6 +18,7 @@ from moorage.artifacts import PIECE, Artifacts
 from moorage.clock import Clock
 from moorage.errors import Invalid, MoorageError
 from moorage.server.checksums import Digest, Expected
+from moorage.server.commits import Commits
 from moorage.store import Blob, Part, Store, Transaction
 
 T = TypeVar("T")
@@ -81,7 +82,12 @@ class BlobStore:
         self._artifacts = artifacts
         self._limit = limit
         self._now = now
+        self._commits = Commits(store)
         self._reserved: dict[str, _Ahead] = {}
+
+    async def close(self) -> None:
+        """Let commits that were begun come to their end."""
+        await self._commits.close()
 
     async def get(self, container: str, name: str) -> Blob:
         """The blob's row; NotFound with BlobNotFound."""
@@ -220,7 +226,7 @@ class BlobStore:
 
     async def _keep(self, written: Written, commit: Callable[[Transaction], T]) -> T:
         try:
-            return await self._store.write(commit)
+            return await self._commits.write(commit)
         except MoorageError:
             # Perhaps because the reservations are too old by now, after the clock jumped.
             self._reserved.clear()

@@ -52,10 +52,12 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
         stack.push_async_callback(store.close)
         artifacts = Artifacts.open(settings.artifacts)
         stack.push_async_callback(artifacts.close)
+        blobs = BlobStore(store, artifacts, settings.blob_limit, now)
+        stack.push_async_callback(blobs.close)
         services = Services(
             settings=settings,
             store=store,
-            blobs=BlobStore(store, artifacts, settings.blob_limit, now),
+            blobs=blobs,
             tokens=Tokens(signing_key(settings.keys / "signing.pem"), now=now),
             links=Links(secret_key(settings.keys / "links.key"), now=now),
             metrics=CollectorRegistry(),
