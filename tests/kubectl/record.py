@@ -1,4 +1,4 @@
-"""`python -m tests.kubectl.record [THEME ...]`: write down what a real control plane answers to every case (`scripts/kubernetes up --nodes 2` first)."""
+"""`python -m tests.kubectl.record [THEME ...]`: write down what a real control plane answers to every case (`scripts/kubernetes up --nodes 2 --no-volcano` first)."""
 
 from __future__ import annotations
 

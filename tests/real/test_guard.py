@@ -49,7 +49,8 @@ async def test_an_unmarked_cluster_is_refused_before_any_test(unmarked: None, cl
     assert done.returncode == 4, done.stdout + done.stderr
     assert f"kubectl label namespace default {MARK}=true" in done.stdout + done.stderr
     assert " passed" not in done.stdout.replace("0 passed", "")
-    assert {one["metadata"]["name"] for one in (await cluster.list(NAMESPACE)).items} == before
+    # Those of earlier tests may still be going.
+    assert {one["metadata"]["name"] for one in (await cluster.list(NAMESPACE)).items} <= before
 
 
 def test_a_marked_cluster_is_tested_by_the_context_that_was_named(kubeconfig: Path) -> None:

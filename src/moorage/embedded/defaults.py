@@ -144,7 +144,7 @@ def _stateful_set(manifest: Manifest) -> None:
     strategy = spec.setdefault("updateStrategy", {})
     strategy.setdefault("type", "RollingUpdate")
     if strategy["type"] == "RollingUpdate":
-        strategy["rollingUpdate"] = {"partition": 0, **(strategy.get("rollingUpdate") or {})}
+        strategy["rollingUpdate"] = {"partition": 0, "maxUnavailable": 1, **(strategy.get("rollingUpdate") or {})}
     spec["persistentVolumeClaimRetentionPolicy"] = {
         "whenDeleted": "Retain",
         "whenScaled": "Retain",
