@@ -180,6 +180,7 @@ async def test_a_copy_stays_within_the_service_and_needs_the_right_to_its_source
         (f"{BASE}/blobstore/{container.name}/other?{link}", 403),
         ("https://elsewhere.example/blobstore/x/y", 400),
         ("file:///etc/passwd", 400),
+        ("https://[elsewhere/x", 400),
         (f"{BASE}/healthz", 400),
     ):
         answer = await container.send("PUT", "/stolen", x_ms_copy_source=url)

@@ -215,6 +215,22 @@ async def test_a_commit_wakes_who_waits(store: Store) -> None:
 
 
 @pytest.mark.postgres
+async def test_a_database_that_went_without_a_word_is_noticed_and_the_url_has_the_last_word(postgres_url: str) -> None:
+    def parameters(tx: Transaction) -> dict[str, str]:
+        connection = tx.connection.connection.driver_connection
+        assert connection is not None
+        return dict(connection.info.get_parameters())
+
+    store = await Store.open(f"{postgres_url}{'&' if '?' in postgres_url else '?'}keepalives_idle=7", KEY)
+    try:
+        for ask in (store.read, store.write):
+            said = await ask(parameters)
+            assert (said["keepalives_idle"], said["tcp_user_timeout"], said["connect_timeout"]) == ("7", "60000", "10")
+    finally:
+        await store.close()
+
+
+@pytest.mark.postgres
 async def test_a_commit_of_another_process_wakes_too(postgres_url: str) -> None:
     here, there = await Store.open(postgres_url, KEY), await Store.open(postgres_url, KEY)
     try:

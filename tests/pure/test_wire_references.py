@@ -74,6 +74,7 @@ def test_a_job_writes_where_the_sdk_looks() -> None:
 def test_a_facade_address_is_the_blob_behind_it_whatever_the_host() -> None:
     assert facade_path("https://127.0.0.1:8450/blobstore/c/p%20q/x?sig=1", "/blobstore") == "c/p q/x"
     assert facade_path("https://example.org/else/c", "/blobstore") is None
+    assert facade_path("https://[example.org/blobstore/c", "/blobstore") is None
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,10 @@ class BlobFacade:
         Only this service's own blobs: nothing is fetched from elsewhere on a caller's behalf.
         """
         headers = asked.request.headers
-        url = urlsplit(headers["x-ms-copy-source"])
+        try:
+            url = urlsplit(headers["x-ms-copy-source"])
+        except ValueError as error:  # brackets in the host that hold no address
+            raise Invalid("x-ms-copy-source is no address.", code="InvalidHeaderValue", target="x-ms-copy-source") from error
         if url.netloc.lower() != headers.get("host", "").lower() or not url.path.startswith(PREFIX):
             raise Invalid(
                 "The copy's source must be a blob of this service, under the same host name; nothing is fetched from elsewhere.",

@@ -219,7 +219,10 @@ def facade_path(url: str, base: str) -> str | None:
     """
     if not url.lower().startswith(("http:", "https:")):
         return None
-    path = unquote(urlsplit(url).path)
+    try:
+        path = unquote(urlsplit(url).path)
+    except ValueError:  # brackets in the host that hold no address
+        return None
     prefix = base.rstrip("/") + "/"
     return path[len(prefix) :].strip("/") or None if path.startswith(prefix) else None
 

@@ -32,6 +32,15 @@ T = TypeVar("T")
 _BUSY_MILLISECONDS = 10_000
 _READERS = 4
 _ATTEMPTS = 8
+# PostgreSQL: a peer that went without a word (a failover, a broken network) is noticed within a minute, not in two hours: one thread
+# writes, and the listener only ever waits. What the URL says goes before.
+_PEER = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
 # PostgreSQL: serialization failure, deadlock, unique violation between two serializable transactions that inserted the same key.
 _RETRYABLE = frozenset({"40001", "40P01", "23505"})
 SYSTEM = "moorage"
@@ -209,6 +218,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def _postgresql(address: sa.URL) -> tuple[sa.Engine, sa.Engine]:
+    address = address.update_query_dict({name: value for name, value in _PEER.items() if name not in address.query})
     engine = sa.create_engine(address, pool_size=_READERS, max_overflow=_READERS, pool_pre_ping=True, json_serializer=_json)
     reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return reader, engine.execution_options(isolation_level="SERIALIZABLE")
