@@ -251,3 +251,39 @@ def test_a_long_field_selector_is_read_in_one_go() -> None:
         parse(None, "a" + " " * 1_000_000 + "b")
     assert only_name("metadata.name==a,spec.nodeName!=b") == "a"
     assert only_name("metadata.name!=a") == only_name("a") == ""
+
+
+@pytest.mark.parametrize(
+    ("shape", "manifest"),
+    [
+        (POD, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec": {}}),
+        (
+            POD,
+            {
+                "metadata": {"name": "p", "labels": {"b": "1", "a": "2", "a-b": "3"}, "finalizers": ["y", "x"], "ownerReferences": []},
+                "spec": {
+                    "nodeSelector": {},
+                    "containers": [
+                        {
+                            "name": "b",
+                            "ports": [{"containerPort": 1}, {"containerPort": 1, "protocol": "UDP"}],
+                            "args": ["x"],
+                            "resources": {},
+                        },
+                        {"name": "a", "env": [{"name": "E", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]},
+                        {"name": "a", "image": "twice"},
+                    ],
+                },
+                "status": {"conditions": [{"type": "Ready"}], "phase": ""},
+            },
+        ),
+        (
+            FromSchema({"properties": {"tags": {"x-kubernetes-list-type": "set"}, "any": {"x-kubernetes-map-type": "atomic"}}}, top=True),
+            {"metadata": {"annotations": {}}, "tags": [2, 1], "any": {"a": 1}, "free": {"deep": [{"a": 1}]}},
+        ),
+    ],
+    ids=["bare", "pod", "custom"],
+)
+def test_a_new_objects_fields_are_the_same_in_one_walk(shape: Any, manifest: dict[str, Any]) -> None:
+    found, expected = apply.tree_of(manifest, shape), apply.to_fields_v1(apply.fields_of(manifest, shape))
+    assert found == expected

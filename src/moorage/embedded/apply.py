@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -105,6 +106,40 @@ def to_fields_v1(fields: Fields) -> dict[str, Any]:
     return tree
 
 
+def tree_of(manifest: Manifest, shape: Shape) -> dict[str, Any]:
+    """`to_fields_v1(fields_of(...))` of a whole object in one walk without a set in between, because every create pays for it."""
+    tree: dict[str, Any] = {}
+    for name in sorted(manifest):
+        value = manifest[name]
+        if name == "metadata":
+            value = {inner: value[inner] for inner in value if ("f:metadata", f"f:{inner}") not in _UNOWNED}
+            if not value:
+                continue
+        elif (f"f:{name}",) in _UNOWNED:
+            continue
+        here = tree[f"f:{name}"] = {}
+        _grow(here, value, shape.child(name))
+    return tree
+
+
+def _grow(tree: dict[str, Any], value: Any, shape: Shape) -> None:
+    if not value or not isinstance(value, dict | list) or shape.atomic:
+        return
+    if isinstance(value, dict):
+        for name in sorted(value):
+            here = tree.setdefault(f"f:{name}", {})
+            if isinstance(inner := value[name], dict | list):
+                _grow(here, inner, shape.child(name))
+    elif shape.is_set:
+        tree |= {element: {} for element in sorted(map(_set_element, value))}
+    elif keys := shape.keys:
+        single = shape.item()
+        for element, item in sorted(((_item_element(item, keys), item) for item in value), key=itemgetter(0)):
+            here = tree.setdefault(element, {})
+            here.setdefault(".", {})
+            _grow(here, item, single)
+
+
 def from_fields_v1(tree: Mapping[str, Any]) -> Fields:
     found: set[Path] = set()
     _walk(tree, (), found)
@@ -140,6 +175,16 @@ def read_ownership(manifest: Manifest) -> Ownership:
         found.times[manager] = entry.get("time", "")
         found.raw[manager] = owned, tree
     return found
+
+
+def create_ownership(manifest: Manifest, by: Manager, moment: str, shape: Shape) -> None:
+    """Give a new object to whoever made it, all of it."""
+    entry = {"manager": by.name, "operation": by.operation, "apiVersion": by.api_version, "time": moment}
+    tree = tree_of(manifest, shape)
+    if tree:
+        manifest["metadata"]["managedFields"] = [entry | {"fieldsType": "FieldsV1", "fieldsV1": tree}]
+    else:
+        manifest["metadata"].pop("managedFields", None)
 
 
 def write_ownership(manifest: Manifest, ownership: Ownership) -> None:

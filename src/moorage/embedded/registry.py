@@ -142,8 +142,7 @@ class Registry:
         if not applying:
             # Before admission, whose changes belong to nobody.
             by = apply.Manager(writer.manager, "Update", resource.kind.api_version)
-            ownership = apply.Ownership({by: apply.fields_of(manifest, shape_of(resource))}, {by: rfc3339(self.clock())})
-            apply.write_ownership(manifest, ownership)
+            apply.create_ownership(manifest, by, rfc3339(self.clock()), shape_of(resource))
         if writer.guard is not None:
             if applying:
                 writer.guard.may_create(target)
