@@ -133,6 +133,12 @@ def test_what_is_not_supported_is_refused_with_the_reason_of_the_list(kind: Kind
     assert expected in refusal(text, kind)
 
 
+def test_credentials_that_are_no_mapping_are_not_repeated() -> None:
+    """Messages stand in the logs of whoever runs the command."""
+    said = refusal("type: azure_blob\naccount_name: a\ncontainer_name: c\ncredentials: open-sesame\n", Kind.DATASTORE)
+    assert "credentials: expected a mapping of account_key, sas_token" in said and "sesame" not in said
+
+
 STEPS = """\
 inputs: {n: 1}
 outputs: {m: {}}

@@ -39,7 +39,7 @@ DATASTORE = Chosen(
             {
                 **_BASE,
                 "container_name": Text(),
-                "credentials": Record({"account_key": Text(), "sas_token": Text()}, rule=_credentials_rule),
+                "credentials": Record({"account_key": Text(), "sas_token": Text()}, rule=_credentials_rule, secret=True),
             },
             required=("account_name", "container_name"),
             **_COMMON,
@@ -49,7 +49,7 @@ DATASTORE = Chosen(
                 **_BASE,
                 "filesystem": Text(),
                 "credentials": Record(
-                    {**_SERVICE, "client_secret": Text(), "certificate": Text(), "thumbprint": Text()}, rule=_credentials_rule
+                    {**_SERVICE, "client_secret": Text(), "certificate": Text(), "thumbprint": Text()}, rule=_credentials_rule, secret=True
                 ),
             },
             required=("account_name", "filesystem"),

@@ -178,7 +178,7 @@ def _refuse_other_kinds(kind: Kind, root: Node) -> None:
     if schema is not None and named:
         noun = SCHEMAS.get(named)
         if noun is not None and noun is not kind:
-            problem = f"this is a document of the kind {named}, not of a {kind.value}; did you mean `moorage {noun.value} create`?"
+            problem = f"this is a document of the kind {named}, not of the kind {kind.value}; did you mean `moorage {noun.value} create`?"
             raise refuse([Finding(schema.where, "$schema", problem)])
         if reason := unsupported_kind(kind.value, named):
             raise refuse([Finding(schema.where, "$schema", f"'{named}': {reason}")])

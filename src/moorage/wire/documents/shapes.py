@@ -193,6 +193,7 @@ class Record:
         remedies: names that people write here, to what they should do instead.
         ignored: accepted and dropped, e.g. `$schema` and what only the service sets.
         rule: looks at the whole record; answers `(field, problem)` pairs.
+        secret: what stands in its place is not repeated in messages.
     """
 
     fields: Mapping[str, Shape]
@@ -200,10 +201,12 @@ class Record:
     remedies: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     rule: Callable[[Mapping[str, Any]], list[tuple[str, str]]] | None = None
+    secret: bool = False
 
     def read(self, node: Node, path: Path, into: Reading) -> dict[str, Any] | None:
         if not isinstance(node.value, dict):
-            into.say(node, path, f"expected a mapping of {', '.join(list(self.fields)[:6])}, found {kind_of(node)}.")
+            said = "something else" if self.secret else kind_of(node)
+            into.say(node, path, f"expected a mapping of {', '.join(list(self.fields)[:6])}, found {said}.")
             return None
         before = len(into.findings)
         found: dict[str, Any] = {}
