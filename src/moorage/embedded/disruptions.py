@@ -8,6 +8,7 @@ from typing import Any
 
 from moorage.clock import rfc3339
 from moorage.embedded.selectors import from_label_selector
+from moorage.errors import Invalid
 from moorage.kube.metadata import labels_of, namespace_of
 from moorage.specs.manifest import Manifest
 
@@ -20,7 +21,12 @@ def covers(budget: Manifest, pod: Manifest) -> bool:
     selector = (budget.get("spec") or {}).get("selector")
     if selector is None or namespace_of(budget) != namespace_of(pod):
         return False
-    return all(term.matches(labels_of(pod)) for term in from_label_selector(selector))
+    try:
+        terms = from_label_selector(selector)
+    except Invalid:
+        # As on Kubernetes: one that cannot be read speaks of no pod. Raised from here it would end the watch of everybody's pods.
+        return False
+    return all(term.matches(labels_of(pod)) for term in terms)
 
 
 def budgets_for(pod: Manifest, budgets: Iterable[Manifest]) -> list[Manifest]:

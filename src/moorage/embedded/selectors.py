@@ -136,6 +136,8 @@ def from_label_selector(selector: Mapping[str, Any] | None) -> tuple[LabelTerm, 
         operator = operators.get(wanted.get("operator", ""))
         if operator is None:
             raise Invalid(f'"{wanted.get("operator")}" is not a valid label selector operator', code="BadRequest")
+        if not wanted.get("key"):
+            raise Invalid("a label selector's expression needs a key", code="BadRequest")
         terms.append(LabelTerm(wanted["key"], operator, frozenset(wanted.get("values") or ())))
     return tuple(terms)
 

@@ -346,6 +346,10 @@ def _disruption_budget(manifest: Manifest, before: Manifest | None) -> Iterator[
     policy = spec.get("unhealthyPodEvictionPolicy")
     if policy not in (None, "AlwaysAllow", "IfHealthyBudget"):
         yield _unsupported("spec.unhealthyPodEvictionPolicy", policy, ("AlwaysAllow", "IfHealthyBudget"))
+    try:
+        from_label_selector(spec.get("selector"))
+    except Invalid as error:
+        yield _wrong("spec.selector", spec["selector"], error.message)
 
 
 def _job(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from moorage.embedded.authorization import Authorizer
+from moorage.embedded.disruptions import covers
 from moorage.embedded.local import open_cluster
 from moorage.embedded.objects import Window, open_store
 from moorage.embedded.rbac import Attributes
@@ -271,3 +272,12 @@ async def test_what_can_only_be_posted_cannot_be_read(http: httpx2.AsyncClient) 
     pods = "/api/v1/namespaces/default/pods"
     await http.post(pods, json={"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
     assert [(await http.get(f"{pods}/p/{place}")).status_code for place in ("binding", "eviction", "status")] == [405, 405, 200]
+
+
+@pytest.mark.parametrize("term", [{"key": "a", "operator": "Bad"}, {"operator": "Exists"}], ids=["operator", "key"])
+async def test_a_budget_that_speaks_of_no_pods_is_refused_and_harms_none(http: httpx2.AsyncClient, term: dict[str, str]) -> None:
+    budget = {"metadata": {"name": "b", "namespace": "default"}, "spec": {"minAvailable": 1, "selector": {"matchExpressions": [term]}}}
+    refused = await http.post("/apis/policy/v1/namespaces/default/poddisruptionbudgets", json=budget)
+    assert (refused.status_code, "spec.selector: Invalid value" in refused.json()["message"]) == (422, True), refused.text
+    # One that an earlier version let in: raised where pods are watched, it would end that watch for every controller.
+    assert not covers(budget, {"metadata": {"name": "p", "namespace": "default", "labels": {"a": "b"}}})
