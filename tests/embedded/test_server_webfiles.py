@@ -87,7 +87,7 @@ async def test_a_mapped_address_reaches_the_job_as_a_file_or_a_folder(service: S
 async def test_what_the_map_does_not_allow_is_refused(service: Service, uri: str, code: str, expected: str) -> None:
     await service.attached()
     refused = await service.call("PUT", "jobs/j", with_input(uri), status=400)
-    assert refused["error"]["code"] == code
+    assert (refused["error"]["code"], refused["error"]["target"]) == (code, "properties.inputs.data.uri")
     assert expected in refused["error"]["message"]
 
 

@@ -113,7 +113,10 @@ def _asset(tx: Transaction, workspace: Workspace, reference: AssetReference, tar
 
 
 def _look(known: UrlMap, workspace: Workspace, url: str, target: str) -> _Found | None:
-    mapped = known.find(url)
+    try:
+        mapped = known.find(url)
+    except Invalid as error:
+        raise Invalid(f"{target}: {error.message}", code=error.code, target=target) from error
     if mapped is None:
         return None
     path = Path(mapped.root).joinpath(*mapped.below.parts)
