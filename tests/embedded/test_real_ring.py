@@ -66,6 +66,15 @@ def test_a_folder_without_all_of_volcano_is_refused_with_what_it_lacks(tmp_path:
     (tmp_path / "crd").mkdir()
     (tmp_path / "crd" / "queues.yaml").write_text("kind: CustomResourceDefinition\nmetadata: {name: queues}\n---\nkind: Other\n")
     found = volcano.find(tmp_path)
-    assert found.version == "v1.2.3"
+    assert found.version == "v1.2.3" and found.commands["vc-scheduler"] == (str(tmp_path / "vc-scheduler"),)
     applied = [manifest["metadata"]["name"] for _, manifest in volcano.manifests(found)]
     assert applied[0] == "queues" and len(applied) == 5, applied
+
+
+def test_where_volcano_can_be_neither_found_nor_built_there_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(volcano.GIVEN, raising=False)
+    for name, value in {"GOPROXY": "off", "GOMODCACHE": str(tmp_path / "modules"), "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(NoBinaries, match=r"^No Volcano: |cannot be had here"):
+        volcano.find()
+    assert not list((tmp_path / "cache" / "moorage-tests" / "binaries").glob("volcano-*"))

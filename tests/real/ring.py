@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tests.real.control_plane import volcano
 from tests.real.control_plane.binaries import Broken, NoBinaries, find, minors
 from tests.real.control_plane.plane import default_folder, write_private
 
@@ -78,6 +79,11 @@ def _on_minor(minor: str, words: list[str], environment: Mapping[str, str]) -> O
         return Outcome(where, 1, f"FAILED, not built: {error}")
     where = f"Kubernetes {found.version}"
     print(f"{where}, binaries: {found.source}", flush=True)
+    try:
+        # Here rather than in the tests, which pytest keeps silent: a build says how far it is.
+        print(f"Volcano {volcano.find().version}", flush=True)
+    except (NoBinaries, Broken) as error:
+        print(f"Tests of gangs will be skipped: {error}", flush=True)
     return _run(where, words, {"MOORAGE_TEST_REAL": "1", "MOORAGE_KUBERNETES_MINOR": minor, **environment})
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tests.real.control_plane import volcano
 from tests.real.control_plane.binaries import COMPONENTS, Broken, NoBinaries, find, minors
 from tests.real.control_plane.plane import Failed, Plane, default_folder
+from tests.real.control_plane.volcano import Volcano
 from tests.real.node_containers.join import prepare
 from tests.real.node_containers.machine import NoNodes
 
@@ -22,8 +23,7 @@ def main() -> int:
     try:
         match options.command:
             case "up":
-                folder = options.volcano or volcano.given()
-                chosen = False if options.no_volcano else volcano.find(folder) if folder else None
+                chosen = False if options.no_volcano else _volcano(options.volcano)
                 kubelet = (lambda: prepare(options.minor, options.kubelet_binaries)) if options.kubelet else None
                 nodes = 1 if options.kubelet and options.nodes is None else options.nodes
                 found = lambda: find(options.minor, options.binaries)  # noqa: E731
@@ -37,6 +37,8 @@ def main() -> int:
                 print("stopped" if plane.down() else "there was nothing to stop")
             case "build":
                 print(find(options.minor).source)
+                if not options.no_volcano and (made := _volcano()):
+                    print(made.definitions.parent)
             case "restart":
                 if plane.settings is None:
                     raise Failed("Nothing runs; `scripts/kubernetes up` first.")
@@ -45,6 +47,17 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _volcano(folder: Path | None = None) -> Volcano | None:
+    """Volcano, or None, with a word why, when there is none and none can be built: only gangs need it. One that was named must be there."""
+    try:
+        return volcano.find(folder)
+    except (NoBinaries, Broken) as error:
+        if folder or volcano.given():
+            raise
+        print(f"Without Volcano: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--binaries", type=Path, help=f"a folder with {', '.join(COMPONENTS)}")
             scheduling = command.add_mutually_exclusive_group()
             scheduling.add_argument(
-                "--volcano", type=Path, help=f"a folder with {', '.join(volcano.COMPONENTS)} and crd/*.yaml (default ${volcano.GIVEN})"
+                "--volcano",
+                type=Path,
+                help=f"a folder with {', '.join(volcano.COMPONENTS)} and crd/*.yaml (default ${volcano.GIVEN}, else built once)",
             )
             scheduling.add_argument("--no-volcano", action="store_true", help="without Volcano, and stop it where it runs")
             command.add_argument("--nodes", type=int, metavar="N", help="nodes of our own agent, on which pods really run (default: none)")
@@ -75,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--kubelet-binaries", type=Path, metavar="FOLDER", help="a folder with kubelet, kube-proxy and pause")
         if name in ("up", "status"):
             command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+        if name == "build":
+            command.add_argument("--no-volcano", action="store_true", help="Kubernetes only")
         if name == "restart":
             command.add_argument("component", choices=(*COMPONENTS, *volcano.COMPONENTS))
     return parser

@@ -26,7 +26,7 @@ COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-schedul
 _COMBINED = "control-plane"
 _BUILD_SECONDS = 60 * 60  # 10 minutes on two idle cores; much more beside other work
 _TELL_SECONDS = 30
-_LINKED = "-s -w"
+LINKED = "-s -w"
 # What go says when a module proxy does not answer, or not with modules.
 _OUT_OF_REACH = re.compile(r"dial tcp|proxyconnect|no such host|i/o timeout|TLS handshake|x509:|GOPROXY=off|: 40[134] |: 5\d\d ")
 
@@ -100,7 +100,7 @@ def _separate(folder: Path, source: str) -> Binaries:
 
 def _digest(minor: str) -> str:
     """Of everything that goes into the build."""
-    digest = hashlib.sha256(_LINKED.encode())
+    digest = hashlib.sha256(LINKED.encode())
     for name in ("main.go", f"kubernetes-{minor}.mod", f"kubernetes-{minor}.sum"):
         digest.update((MODULE / name).read_bytes())
     return digest.hexdigest()[:12]
@@ -108,7 +108,7 @@ def _digest(minor: str) -> str:
 
 def _build(minor: str, version: str, target: Path) -> None:
     try:
-        command, chosen = go(_go_version(minor), cache())
+        tools = go(go_version(MODULE / f"kubernetes-{minor}.mod"), cache())
     except NoGo as error:
         raise NoBinaries(
             f"No control plane binaries: {error}; or give a folder with --binaries, or set KUBEBUILDER_ASSETS to one that has the controller "
@@ -122,48 +122,66 @@ def _build(minor: str, version: str, target: Path) -> None:
             return
         major, number = version.lstrip("v").split(".")[:2]
         stamp = {"gitVersion": version, "gitMajor": major, "gitMinor": number, "gitTreeState": "clean"}
-        linked = " ".join((_LINKED, *(f"-X k8s.io/component-base/version.{name}={value}" for name, value in stamp.items())))
+        linked = " ".join((LINKED, *(f"-X k8s.io/component-base/version.{name}={value}" for name, value in stamp.items())))
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / _COMBINED
-            environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": ""} | chosen
-            pins = [f"-modfile=kubernetes-{minor}.mod", "-mod=readonly"]
             print(
                 f"Building Kubernetes {version} from its Go modules, once; 10 to 15 minutes on two cores ...", file=sys.stderr, flush=True
             )
-            count = _packages([str(command), "list", "-deps", *pins, "."], environment)
-            words = [str(command), "build", "-v", *pins, "-trimpath", "-buildvcs=false", "-ldflags", linked, "-o", str(made), "."]
-            _tell(["nice", "-n", "19", *words], environment, count)
+            compile_program(tools, MODULE / f"kubernetes-{minor}.mod", linked, made)
             made.rename(target)
 
 
-def _packages(words: list[str], environment: dict[str, str]) -> int:
-    """How many packages the build has, with their modules fetched.
+def compile_program(tools: tuple[Path, dict[str, str]], pins: Path, linked: str, output: Path) -> None:
+    """Compile the program in the folder of `pins`, which is its go.mod, and tell now and then how far it is.
 
-    Raises NoBinaries when they cannot be had; Broken when what we ask for does not exist.
+    Args:
+        tools: the go command and what it needs in its environment, as `go` returns them.
+        linked: flags for the linker.
+
+    Raises NoBinaries when its modules cannot be had here; Broken when what we pinned or wrote is wrong.
     """
-    done = subprocess.run(words, cwd=MODULE, env=environment, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
+    count = len(list_modules(tools, pins, "-deps", "."))
+    command, environment, pinned = _prepared(tools, pins)
+    words = [command, "build", "-v", *pinned, "-trimpath", "-buildvcs=false", "-ldflags", linked, "-o", str(output), "."]
+    _tell(["nice", "-n", "19", *words], pins.parent, environment, count)
+
+
+def _prepared(tools: tuple[Path, dict[str, str]], pins: Path) -> tuple[str, dict[str, str], list[str]]:
+    command, chosen = tools
+    return str(command), os.environ | {"CGO_ENABLED": "0", "GOFLAGS": ""} | chosen, [f"-modfile={pins.name}", "-mod=readonly"]
+
+
+def list_modules(tools: tuple[Path, dict[str, str]], pins: Path, *words: str) -> list[str]:
+    """The lines that `go list` prints, with what it asks about fetched.
+
+    Raises NoBinaries when that cannot be had; Broken when what we ask for does not exist.
+    """
+    command, environment, pinned = _prepared(tools, pins)
+    asked = [command, "list", *pinned, *words]
+    done = subprocess.run(asked, cwd=pins.parent, env=environment, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
     if done.returncode == 0:
-        return len(done.stdout.splitlines())
+        return done.stdout.splitlines()
     end = done.stderr.strip()[-1500:]
     if _OUT_OF_REACH.search(done.stderr):
-        raise NoBinaries(f"The Go modules of Kubernetes cannot be had here:\n{end}")
-    raise Broken(f"`{' '.join(words)}` ended with {done.returncode}:\n{end}")
+        raise NoBinaries(f"The Go modules cannot be had here:\n{end}")
+    raise Broken(f"`{' '.join(asked)}` ended with {done.returncode}:\n{end}")
 
 
-def _go_version(minor: str) -> str:
+def go_version(pins: Path) -> str:
     """The Go version that the modules ask for, with its patch number, as toolchains are named."""
-    found = re.search(r"^go (\d+\.\d+)(\.\d+)?$", (MODULE / f"kubernetes-{minor}.mod").read_text(), re.MULTILINE)
-    assert found is not None, minor
+    found = re.search(r"^go (\d+\.\d+)(\.\d+)?$", pins.read_text(), re.MULTILINE)
+    assert found is not None, pins
     return found[1] + (found[2] or ".0")
 
 
-def _tell(words: list[str], environment: dict[str, str], packages: int) -> None:
+def _tell(words: list[str], module: Path, environment: dict[str, str], packages: int) -> None:
     """Run the build and say now and then how far it is: silence of ten minutes looks like a hang, and some CI ends it as one.
 
     Raises Broken with the end of what the build said.
     """
     began = time.monotonic()
-    process = subprocess.Popen(words, cwd=MODULE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(words, cwd=module, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said: deque[str] = deque(maxlen=20)
     count = 0
 

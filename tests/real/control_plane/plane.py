@@ -202,7 +202,7 @@ class Plane:
                 url = f"{self.layout.url}{path}/{manifest['metadata']['name']}?fieldManager=moorage-test&force=true"
                 self._call(url, "admin", body, "PATCH", "application/apply-patch+yaml")
             self._until(lambda: self._answers(PODGROUPS), READY_SECONDS, "Volcano's definitions are not served")
-            commands |= {name: [str(volcano.folder / name)] for name in VOLCANO}
+            commands |= {name: list(volcano.commands[name]) for name in VOLCANO}
             settings = settings | {"commands": commands, "volcano": volcano.version}
         write_private(self.folder / "plane.json", json.dumps(settings))
         wanted = [name for name in VOLCANO if name in settings["commands"]]
@@ -323,7 +323,8 @@ class Plane:
             client_certificate(authority, pki, certificate, user, group)
             kubeconfig(self.folder / file, layout.url, authority, pki, certificate)
         (self.folder / "audit-policy.yaml").write_text(AUDIT_POLICY)
-        (self.folder / "volcano-scheduler.yaml").write_text(CONFIGURATION)
+        # In one step: a scheduler that runs reads it whenever it changes.
+        write_private(self.folder / "volcano-scheduler.yaml", CONFIGURATION)
 
     def _wait_ready(self) -> None:
         """Until the API is ready and the controllers have made the `default` ServiceAccount, without which no pod is accepted."""

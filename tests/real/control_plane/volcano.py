@@ -1,25 +1,37 @@
-"""Volcano's scheduler and controllers on the test control plane, from a folder that somebody gives: vc-scheduler, vc-controller-manager, crd/*.yaml.
+"""Volcano's scheduler and controllers on the test control plane: built once from pinned Go modules, or of a folder that somebody gives.
 
-They are not built here: its modules are not on every Go module proxy. Each has a user of its own and no more rights than it was seen to use.
+Each has a user of its own and no more rights than it was seen to use. The version stands in `tests/real/binaries/volcano/go.mod` and nowhere else.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import re
+import shutil
 import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from moorage.specs.manifest import Manifest
-from tests.real.control_plane.binaries import NoBinaries
+from tests.real.control_plane import binaries
+from tests.real.control_plane.binaries import LINKED, NoBinaries, compile_program, go_version, list_modules
 from tests.real.control_plane.components import HOST, Layout
+from tests.real.control_plane.toolchain import NoGo, go
 
 GIVEN = "MOORAGE_VOLCANO"
+MODULE = binaries.MODULE / "volcano"
 COMPONENTS = ("vc-controller-manager", "vc-scheduler")
 USERS = {"vc-controller-manager": "volcano-controllers", "vc-scheduler": "volcano-scheduler"}
+_COMBINED = "volcano"
+_PINS = MODULE / "go.mod"
+_UPSTREAM = "volcano.sh/volcano"
 CONFIGURATION = """\
 actions: "enqueue, allocate, backfill"
 tiers:
@@ -43,7 +55,7 @@ _RULES: dict[str, list[Manifest]] = {
         {"apiGroups": [""], "resources": ["pods/binding"], "verbs": ["create"]},
         {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch", "update"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]},
-        {"apiGroups": ["scheduling.volcano.sh"], "resources": ["queues"], "verbs": ["create"]},
+        {"apiGroups": ["scheduling.volcano.sh"], "resources": ["queues"], "verbs": ["create", "update"]},
         {
             "apiGroups": ["scheduling.volcano.sh"],
             "resources": ["queues/status", "podgroups", "podgroups/status"],
@@ -64,10 +76,18 @@ _RULES: dict[str, list[Manifest]] = {
 
 @dataclass(frozen=True, slots=True)
 class Volcano:
-    """Where its parts lie."""
+    """How its components are started, and the folder with its definitions."""
 
-    folder: Path
     version: str
+    commands: Mapping[str, tuple[str, ...]]
+    definitions: Path
+
+
+def pinned() -> str:
+    """The pinned version, e.g. `v1.14.1`."""
+    found = re.search(rf"^require {_UPSTREAM} (v\S+)$", _PINS.read_text(), re.MULTILINE)
+    assert found is not None, _PINS
+    return found[1]
 
 
 def given() -> Path | None:
@@ -76,11 +96,22 @@ def given() -> Path | None:
     return Path(named).absolute() if named else None
 
 
-def find(folder: Path) -> Volcano:
-    """What the folder holds.
+def find(folder: Path | None = None) -> Volcano:
+    """Volcano of that folder, else of the one that the environment names, else as pinned, built once.
 
-    Raises NoBinaries when a part is missing.
+    Raises NoBinaries when a part is missing, or it can neither be found nor built here; Broken when a build fails.
     """
+    if folder := folder or given():
+        return _of(folder)
+    version = pinned()
+    made = binaries.cache() / f"volcano-{version}-{_digest()}"
+    if not made.exists():
+        _build(version, made)
+    commands = {name: (str(made / _COMBINED), name.removeprefix("vc-")) for name in COMPONENTS}
+    return Volcano(version, commands, made / "crd")
+
+
+def _of(folder: Path) -> Volcano:
     missing = [name for name in COMPONENTS if not os.access(folder / name, os.X_OK)]
     if not any((folder / "crd").glob("*.yaml")):
         missing.append("crd/*.yaml")
@@ -91,7 +122,40 @@ def find(folder: Path) -> Volcano:
         )
     told = subprocess.run([folder / "vc-scheduler", "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
     found = re.search(r"^Version: (\S+)$", told, re.MULTILINE)
-    return Volcano(folder, found[1] if found else "of unknown version")
+    commands = {name: (str(folder / name),) for name in COMPONENTS}
+    return Volcano(found[1] if found else "of unknown version", commands, folder / "crd")
+
+
+def _digest() -> str:
+    """Of everything that goes into the build."""
+    digest = hashlib.sha256(LINKED.encode())
+    for name in ("main.go", "go.mod", "go.sum"):
+        digest.update((MODULE / name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _build(version: str, target: Path) -> None:
+    """The program and the definitions of the same version, both in one step there or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        tools = go(go_version(_PINS), target.parent)
+    except NoGo as error:
+        raise NoBinaries(f"No Volcano: {error}; or name a folder with its programs in {GIVEN}.") from error
+    with (target.parent / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=target.parent) as name:
+        # Two builds at once would take twice as long each; the second finds what the first made.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return
+        made = Path(name) / "made"
+        made.mkdir()
+        print(f"Building Volcano {version} from its Go modules, once; 5 to 10 minutes on two cores ...", file=sys.stderr, flush=True)
+        compile_program(tools, _PINS, f"{LINKED} -X {_UPSTREAM}/pkg/version.Version={version}", made / _COMBINED)
+        (source,) = list_modules(tools, _PINS, "-m", "-f", "{{.Dir}}", _UPSTREAM)
+        # File by file: the module cache is read-only, and its modes would come along.
+        (made / "crd").mkdir()
+        for path in (Path(source) / "config" / "crd" / "volcano" / "bases").glob("*.yaml"):
+            shutil.copyfile(path, made / "crd" / path.name)
+        made.rename(target)
 
 
 def flags(layout: Layout) -> dict[str, list[str]]:
@@ -115,7 +179,7 @@ def flags(layout: Layout) -> dict[str, list[str]]:
 
 def manifests(volcano: Volcano) -> list[tuple[str, Manifest]]:
     """Definitions and rights, each with the path of its collection in the API."""
-    found = [("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", one) for one in _definitions(volcano.folder / "crd")]
+    found = [("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", one) for one in _definitions(volcano.definitions)]
     for name in COMPONENTS:
         role = f"moorage-test-{USERS[name]}"
         base = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": role}}
