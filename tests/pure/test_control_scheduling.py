@@ -178,6 +178,16 @@ def test_required_anti_affinity_keeps_replicas_apart_also_seen_from_the_pod_that
     assert "1 node(s) didn't satisfy existing pods anti-affinity rules" in found.message
 
 
+@pytest.mark.parametrize("term", [{"key": "a", "operator": "Bad"}, {"operator": "Exists"}], ids=["operator", "key"])
+def test_a_selector_that_cannot_be_read_holds_up_nobody_else(term: Manifest) -> None:
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    wrong = {"labelSelector": {"matchExpressions": [term]}, "topologyKey": "kubernetes.io/hostname"}
+    there = pod("x", on="a", labels={"app": "web"}, affinity={"podAntiAffinity": {required: [wrong]}})
+    assert decide(pod("p", labels={"app": "web"}), [node("a")], [there]) == "a"
+    for affinity in ({"podAffinity": {required: [wrong]}}, affine({"operator": "In", "values": ["y"]})):
+        assert isinstance(decide(pod("p", affinity=affinity), [node("a")], [there]), Unschedulable)
+
+
 def test_topology_spread_counts_the_skew() -> None:
     constraint = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}
     there = [pod("x", "2", on="b", labels={"app": "db"}), pod("y", "100m", on="a", labels={"app": "web"})]

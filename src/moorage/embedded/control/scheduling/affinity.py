@@ -50,7 +50,7 @@ def _meets(term: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> boo
 
 
 def _holds(requirement: Mapping[str, Any], values: Mapping[str, str]) -> bool:
-    key, wanted = requirement["key"], requirement.get("values") or ()
+    key, wanted = requirement.get("key", ""), requirement.get("values") or ()
     match requirement.get("operator"):
         case "In":
             return values.get(key) in wanted

@@ -8,10 +8,12 @@ from typing import Any
 
 from moorage.embedded.control.objects import selects
 from moorage.embedded.control.scheduling.snapshot import Room, Snapshot
-from moorage.embedded.selectors import from_label_selector
+from moorage.embedded.selectors import LabelTerm, from_label_selector
+from moorage.errors import Invalid
 from moorage.kube.metadata import labels_of, namespace_of
 from moorage.specs.manifest import Manifest
 
+_NOTHING = (LabelTerm("", "in"),)
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 NO_AFFINITY = "node(s) didn't match pod affinity rules"
 NO_ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
@@ -76,7 +78,15 @@ def _meant(owner: Manifest, term: Mapping[str, Any], candidate: Manifest) -> boo
         return False
     if namespace_of(candidate) not in (term.get("namespaces") or [namespace_of(owner)]):
         return False
-    return selects(from_label_selector(term["labelSelector"]), labels_of(candidate))
+    return selects(_terms(term["labelSelector"]), labels_of(candidate))
+
+
+def _terms(selector: Mapping[str, Any] | None) -> Sequence[LabelTerm]:
+    """A selector that cannot be read selects nothing: raised from here, one pod's would keep all others from being placed."""
+    try:
+        return from_label_selector(selector)
+    except Invalid:
+        return _NOTHING
 
 
 def _spreads(pod: Manifest) -> list[Mapping[str, Any]]:
@@ -88,7 +98,7 @@ def _too_many(pod: Manifest, constraint: Mapping[str, Any], room: Room, snapshot
     key = constraint["topologyKey"]
     if key not in room.labels:
         return True
-    terms = from_label_selector(constraint.get("labelSelector"))
+    terms = _terms(constraint.get("labelSelector"))
     counts: Counter[str] = Counter({other.labels[key]: 0 for other in snapshot.rooms.values() if key in other.labels})
     for other, neighbour in snapshot.neighbours([namespace_of(pod)]):
         if key in other.labels and selects(terms, labels_of(neighbour)):
