@@ -26,7 +26,9 @@ _SINGLE_PUT = 64 << 20
 _BLOCK = 8 << 20
 _RANGE = 32 << 20
 _PIECE = 1 << 20
+# Small files wait for the service's disk, which then keeps several of them at once; blocks wait for the processor.
 _PARALLEL = 8
+_PARALLEL_BLOCKS = 4
 _ATTEMPTS = 5
 _VERSION = {"x-ms-version": "2026-10-06"}
 Count = Callable[[int], None]
@@ -108,6 +110,7 @@ class Container:
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="upload") as pool:
             small = [file for file in files if file.size <= _SINGLE_PUT]
             _finish(pool, [partial(self._put, file, f"{prefix}/{file.name}", count) for file in small])
+        with ThreadPoolExecutor(_PARALLEL_BLOCKS, thread_name_prefix="upload") as pool:
             for file in files:
                 if file.size > _SINGLE_PUT:
                     self._put_blocks(pool, file, f"{prefix}/{file.name}", count)
@@ -151,6 +154,7 @@ class Container:
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="download") as pool:
             small = [pair for pair in pairs if pair[0].size <= _RANGE]
             _finish(pool, [partial(self._fetch, blob, path, count, None) for blob, path in small])
+        with ThreadPoolExecutor(_PARALLEL_BLOCKS, thread_name_prefix="download") as pool:
             for blob, path in pairs:
                 if blob.size > _RANGE:
                     self._fetch(blob, path, count, pool)

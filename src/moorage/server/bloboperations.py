@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from uuid import uuid4
 
 from starlette.requests import Request
@@ -24,7 +24,7 @@ from moorage.server.blobheaders import (
     written,
 )
 from moorage.server.blobrequest import Asked
-from moorage.server.blobstore import Description, committed_blocks
+from moorage.server.blobstore import Description, Guard, committed_blocks
 from moorage.server.checksums import Expected
 from moorage.server.errors import status_of
 from moorage.server.ranges import byte_range, check_write, of_source, unmodified
@@ -84,7 +84,7 @@ async def put(asked: Asked) -> Response:
         asked.request.stream(),
         description(asked.request),
         expected=expected(headers),
-        guard=lambda current: check_write(headers, current),
+        guard=_guard(headers),
     )
     return Response(status_code=201, headers={**written(blob), **checked(digest)})
 
@@ -111,9 +111,7 @@ async def put_blocks(asked: Asked) -> Response:
         raise Invalid("The MD5 value specified in the request did not match that of the block list.", code="Md5Mismatch")
     # The request's own type is that of the list.
     said = Description(headers.get("x-ms-blob-content-type", DEFAULT_TYPE), said.metadata, said.headers, said.md5)
-    blob = await asked.services.blobs.put_blocks(
-        asked.container, asked.path, named_blocks(body), said, guard=lambda current: check_write(headers, current)
-    )
+    blob = await asked.services.blobs.put_blocks(asked.container, asked.path, named_blocks(body), said, guard=_guard(headers))
     return Response(status_code=201, headers={**written(blob), "x-ms-request-server-encrypted": "false"})
 
 
@@ -147,7 +145,7 @@ async def copy(asked: Asked, source: Source) -> Response:
             headers=said.headers or blob.headers,
         ),
         expected=_source_expected(asked.request),
-        guard=lambda current: check_write(headers, current),
+        guard=_guard(headers),
     )
     if from_url:
         return Response(status_code=201, headers={**written(made), **checked(digest)})
@@ -210,9 +208,15 @@ async def _describe(asked: Asked, change: Callable[[Transaction, Blob], Blob]) -
 
 async def _early(asked: Asked) -> None:
     """Refuse before the body comes what would be refused after it."""
-    headers = asked.request.headers
-    if any(name.startswith("if-") for name in headers):
-        check_write(headers, await asked.services.store.read(lambda tx: tx.blobs.find(asked.container, asked.path)))
+    if guard := _guard(asked.request.headers):
+        guard(await asked.services.store.read(lambda tx: tx.blobs.find(asked.container, asked.path)))
+
+
+def _guard(headers: Mapping[str, str]) -> Guard | None:
+    """The check of a write's conditions; None where it has none, which saves looking at what is there."""
+    if not any(name.startswith("if-") for name in headers):
+        return None
+    return lambda current: check_write(headers, current)
 
 
 async def _source(asked: Asked, source: Source) -> Blob:

@@ -292,9 +292,10 @@ async def _pieces(chunks: AsyncIterator[bytes] | bytes) -> AsyncIterator[bytes]:
         for at in range(0, len(chunk), PIECE):
             some = chunk[at : at + PIECE]
             if size + len(some) > PIECE:
-                yield b"".join(held)
+                piece, size = b"".join(held), 0
+                # Before the piece goes out, so that it is in memory once.
                 held.clear()
-                size = 0
+                yield piece
             held.append(some)
             size += len(some)
     if size:
