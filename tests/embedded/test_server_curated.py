@@ -101,8 +101,8 @@ async def test_one_that_was_added_is_found_by_all_and_wins_over_the_built_in_one
     body = {"properties": {"image": "ours:1", "condaFile": "dependencies: [pip, {pip: [scikit-learn==1.5.2]}]"}}
     assert (await served.call("PUT", f"{where}1", body, role=Role.READER)).status_code == 403
     # The registry is everybody's, whatever group its address names.
-    group = {"Authorization": f"Bearer {served.token(Role.OWNER, '/subscriptions/s/resourceGroups/g')}"}
-    refused = await served.call("PUT", f"{where}1", body, **group)
+    of_group = served.token(Role.OWNER, "/subscriptions/s/resourceGroups/g")
+    refused = await served.call("PUT", f"{where}1", body, Authorization=f"Bearer {of_group}")
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "AuthorizationFailed")
     assert (await served.call("PUT", f"{where}1", body)).status_code == 201
     assert (await served.call("PUT", f"{where}2", {"properties": {"image": "ours:2"}})).status_code == 201
