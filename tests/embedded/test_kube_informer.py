@@ -63,6 +63,25 @@ async def test_it_lists_then_follows_and_tells_old_and_new() -> None:
 
 
 @pytest.mark.looptime
+async def test_a_subscriber_that_fails_on_one_object_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with in_memory_cluster(crds=False) as cluster:
+        informer = Informer(cluster, CONFIG_MAP)
+
+        def picky(old: Manifest | None, new: Manifest | None) -> None:
+            if new is not None and name_of(new) == "poison":
+                raise ValueError("cannot be read")
+
+        informer.subscribe(picky)
+        async with running(informer) as changes:
+            for name in ("poison", "fine"):
+                await cluster.create(CONFIG_MAP, a_config_map(name, {"v": "1"}))
+            await shows(informer, "fine", "poison")
+            assert changes == [(None, "poison:1"), (None, "fine:1")]
+            assert informer.lists == 1
+    assert "default/poison: whoever follows it failed" in caplog.text
+
+
+@pytest.mark.looptime
 async def test_a_watch_that_dies_is_taken_up_where_it_was_without_a_list() -> None:
     async with in_memory_cluster(crds=False) as memory:
         cluster = WiredCluster(memory)

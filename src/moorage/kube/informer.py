@@ -104,7 +104,7 @@ class Informer:
             subscriber(None, manifest)
 
     async def run(self) -> None:
-        """Keep the copy true until cancelled. Errors of the cluster are logged and outlived; only defects end it."""
+        """Keep the copy true until cancelled. Errors of the cluster, and of subscribers, are logged and outlived."""
         while True:
             try:
                 if self._version is None:
@@ -157,7 +157,7 @@ class Informer:
             await asyncio.sleep(self._backoff.next().total_seconds())
 
     def _take(self, event: WatchEvent) -> None:
-        # The version moves only after the object is in: a subscriber's defect must not lose the event.
+        # The version moves only after the object is in: what ends us in between must not lose the event.
         match event.type:
             case EventType.ADDED | EventType.MODIFIED:
                 self._change(key_of(event.object), _slim(event.object))
@@ -191,7 +191,13 @@ class Informer:
             for name in self._indexes:
                 self._enter(name, new)
         for subscriber in self._subscribers:
-            subscriber(old, new)
+            try:
+                subscriber(old, new)
+            except Exception:
+                # One object that one controller cannot read must not end the watch of all the others.
+                log.exception(
+                    "%s %s: whoever follows it failed on a change; it goes on with the next one", self.kind, "/".join(filter(None, key))
+                )
 
     def _enter(self, name: str, manifest: Manifest) -> None:
         index, entries = self._indexes[name]
