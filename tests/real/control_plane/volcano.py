@@ -68,7 +68,7 @@ _RULES: dict[str, list[Manifest]] = {
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]},
         # The PodGroup that it makes for a pod without one is owned by the pod, which our API server wants to see granted.
         {"apiGroups": ["", "apps"], "resources": ["pods/finalizers", "replicasets/finalizers"], "verbs": ["update"]},
-        {"apiGroups": ["scheduling.volcano.sh"], "resources": ["podgroups"], "verbs": ["create"]},
+        {"apiGroups": ["scheduling.volcano.sh"], "resources": ["podgroups"], "verbs": ["create", "delete"]},
         {"apiGroups": ["scheduling.volcano.sh"], "resources": ["queues", "queues/status"], "verbs": ["patch"]},
     ],
 }
