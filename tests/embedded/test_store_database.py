@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 
 from moorage.errors import Conflict, NotFound, Unavailable
 from moorage.ids import Workspace
-from moorage.store import ClusterEvent, DesiredOwner, ObjectName, OperationStatus, ResourceKey, Store, Transaction
+from moorage.store import ClusterEvent, DesiredOwner, ObjectName, OperationStatus, Part, ResourceKey, Store, Transaction
 from moorage.store.tables import metadata
 
 pytest_plugins = ["tests.fixtures.postgres"]
@@ -204,6 +204,27 @@ async def test_secrets_are_sealed_and_open_only_with_their_key_and_in_their_plac
         await store.read(lambda tx: tx.secrets.find("/e/2", "primary"))
     await store.write(lambda tx: tx.secrets.delete("/e/2"))
     assert await store.read(lambda tx: tx.secrets.find("/e/2", "primary")) is None
+
+
+async def test_blocks_live_as_long_as_the_last_of_their_blob_and_what_is_claimed_is_no_blob_any_more(store: Store, clock: SetClock) -> None:
+    def stage(tx: Transaction, number: int) -> None:
+        tx.blobs.reserve("c", [f"o{number}"])
+        tx.blobs.set_block("c", "long", f"b{number}", [Part(f"o{number}", 5)])
+
+    await store.write(lambda tx: stage(tx, 1))
+    clock.time += timedelta(hours=20)
+    await store.write(lambda tx: stage(tx, 2))
+    await store.write(lambda tx: tx.blobs.reserve("c", ["alone"]))
+    clock.time += timedelta(hours=20)
+    assert await store.write(lambda tx: tx.blobs.claim_expired()) == []
+    clock.time += timedelta(hours=20)
+    assert sorted(await store.write(lambda tx: tx.blobs.claim_expired())) == ["alone", "o1", "o2"]
+    for name, parts in (("x", [Part("alone", 0)]), ("long", [Part("o1", 5), Part("o2", 5)])):
+        with pytest.raises(Unavailable, match="Send it again"):
+            await store.write(lambda tx, name=name, parts=parts: tx.blobs.commit("c", name, parts))  # type: ignore[misc]
+    assert await store.read(lambda tx: tx.blobs.find("c", "long")) is None
+    await store.write(lambda tx: tx.blobs.forget(["alone", "o1", "o2"]))
+    assert await store.write(lambda tx: tx.blobs.claim_expired()) == []
 
 
 async def test_a_commit_wakes_who_waits(store: Store) -> None:
