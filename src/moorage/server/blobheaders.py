@@ -110,7 +110,7 @@ def written(blob: Blob) -> dict[str, str]:
 def checked(digest: Digest) -> dict[str, str]:
     """What the service calculated, for the client to compare."""
     return {
-        "Content-MD5": digest.md5,
+        **({"Content-MD5": digest.md5} if digest.md5 else {}),
         **({"x-ms-content-crc64": digest.crc64} if digest.crc64 else {}),
         "x-ms-request-server-encrypted": "false",
     }

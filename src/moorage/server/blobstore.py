@@ -166,7 +166,8 @@ class BlobStore:
         Raises:
             Invalid: it is empty, not what was expected, or its id has another length than the others.
         """
-        written = await self.write(container, chunks, expected)
+        # A block's MD5 is kept nowhere, and costs a third of the time of a large upload.
+        written = await self.write(container, chunks, expected, with_md5=bool(expected.md5))
         if not written.parts:
             raise Invalid("A block must not be empty.", code="InvalidHeaderValue", target="Content-Length")
         await self._keep(written, lambda tx: tx.blobs.set_block(container, name, block, written.parts))
@@ -187,11 +188,13 @@ class BlobStore:
 
         return await self._store.write(commit)
 
-    async def write(self, container: str, chunks: AsyncIterator[bytes] | bytes, expected: Expected = NOTHING_EXPECTED) -> Written:
+    async def write(
+        self, container: str, chunks: AsyncIterator[bytes] | bytes, expected: Expected = NOTHING_EXPECTED, *, with_md5: bool = True
+    ) -> Written:
         """Store bytes that belong to nothing yet; nothing of them stays when this raises."""
         expected.check_form()
         parts: list[Part] = []
-        digest, size = Digest(with_crc64=bool(expected.crc64)), 0
+        digest, size = Digest(with_md5=with_md5, with_crc64=bool(expected.crc64)), 0
         try:
             async for piece in _pieces(chunks):
                 size += len(piece)

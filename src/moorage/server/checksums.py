@@ -50,20 +50,21 @@ class Expected:
 
 
 class Digest:
-    """MD5, and CRC-64 where it is asked for, of bytes as they come."""
+    """MD5 and CRC-64 of bytes as they come, each only where it is wanted."""
 
-    def __init__(self, *, with_crc64: bool = False) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False)
+    def __init__(self, *, with_md5: bool = True, with_crc64: bool = False) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False) if with_md5 else None
         self._crc: int | None = 0 if with_crc64 else None
 
     def update(self, data: bytes) -> None:
-        self._md5.update(data)
+        if self._md5 is not None:
+            self._md5.update(data)
         if self._crc is not None:
             self._crc = crc64(data, self._crc)
 
     @property
     def md5(self) -> str:
-        return base64.b64encode(self._md5.digest()).decode()
+        return "" if self._md5 is None else base64.b64encode(self._md5.digest()).decode()
 
     @property
     def crc64(self) -> str:
