@@ -238,12 +238,14 @@ def test_a_silent_node_becomes_unknown_tainted_and_its_pods_unready() -> None:
     pods = [backend("a"), backend("b", ready=False)]
     decision = nodes.decide(machine(), pods, LOST, NOW)
     assert tainted(decision) == {("unreachable", "NoSchedule"), ("unreachable", "NoExecute")}
-    (ready,) = next(
+    conditions = next(
         patch["status"]["conditions"]
         for patch in patches(decision)
         if "conditions" in patch.get("status", {}) and len(patch["status"]["conditions"][0]) > 3
     )
+    (ready,) = (one for one in conditions if one["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("Unknown", "NodeStatusUnknown")
+    assert {one["status"] for one in conditions} == {"Unknown"}
     assert [step.object["metadata"]["name"] for step in decision.steps if isinstance(step, Patch) and step.kind == POD] == ["a"]
     assert decision.requeue_after == timedelta(seconds=300)
 

@@ -187,9 +187,9 @@ async def _get_version(call: Call) -> Answer:
 
 async def _put_version(call: Call) -> Answer:
     """Add an environment for every workspace of the service. A name of the built-in list is replaced by it."""
-    _check_registry(call)
     # The path names a resource group, and the registry is everybody's: whoever owns no more than the group must not change what others run.
     require(call.user, Action.MANAGE, "/")
+    _check_registry(call)
     name, version = call.names["parent"], call.names["name"]
     check_name(name, "name")
     check_name(version, "version")
