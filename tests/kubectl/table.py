@@ -24,6 +24,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,7 +158,7 @@ class Runner:
             _must(["kubectl", "delete", "namespace", case.slug, "--ignore-not-found"], environment)
         try:
             # Pods without the account's token, and applies that find none, would make runs differ.
-            _must(["kubectl", "wait", "--for=create", "serviceaccount/default", "configmap/kube-root-ca.crt", "--timeout=60s"], environment)
+            _until(["kubectl", "get", "serviceaccount/default", "configmap/kube-root-ca.crt"], environment)
             for step in case.steps:
                 yield step, normalised(_shell("\n".join(step.command), environment, home), case.slug)
         finally:
@@ -165,7 +166,21 @@ class Runner:
 
 
 def _must(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=STEP_SECONDS)
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=STEP_SECONDS)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr or done.stdout}")
+
+
+def _until(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Repeat until it succeeds. `kubectl wait --for=create` of two objects sees the first one made and not found the second."""
+    deadline = time.monotonic() + STEP_SECONDS
+    while True:
+        try:
+            return _must(command, environment)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _shell(script: str, environment: Mapping[str, str], folder: Path) -> str:
