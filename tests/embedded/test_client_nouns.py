@@ -158,6 +158,7 @@ def test_a_workspace_with_a_compute_is_not_deleted(agent: Agent, moorage: Run) -
     assert good(moorage("datastore", "list"))
 
 
+@pytest.mark.slow  # it waits for operations of the service
 def test_a_compute_is_relabelled_its_nodes_listed_and_no_machine_made(agent: Agent, moorage: Run, tmp_path: Path) -> None:
     made = good(moorage("compute", "update", "-n", "local", "--tags", "team=vision", "--set", "description=ours"))
     assert (made["tags"], made["description"], made["provisioning_state"]) == ({"team": "vision"}, "ours", "Succeeded")

@@ -186,6 +186,7 @@ async def test_while_the_workspace_is_away_the_cluster_works_on_and_reports_arri
         await until(cluster, TRAINING_JOB, "k", "default", lambda job: True)
 
 
+@pytest.mark.slow  # it waits out back-offs
 async def test_a_lost_receipt_and_refusals_of_the_moment_lose_no_report(cluster: Cluster, peer: WorkspacePeer) -> None:
     lost, refused = iter([True, True, False]), iter([503, 500, 429, None])
     peer.lose = lambda path: path.endswith("reports") and next(lost, False)
@@ -248,6 +249,7 @@ async def test_events_about_an_object_or_its_pods_go_up_and_others_do_not(cluste
         assert [(event.about, event.key.name, event.reason) for event in peer.events] == [("Pod/j-0-x7k2p", "j", "FailedScheduling")]
 
 
+@pytest.mark.slow  # it waits out back-offs
 async def test_access_is_granted_beside_the_object_and_renewed_when_half_of_its_life_is_over(cluster: Cluster, peer: WorkspacePeer) -> None:
     peer.token_lifetime = timedelta(seconds=4)
     async with linked(cluster, peer):

@@ -145,6 +145,7 @@ async def test_output_arrives_while_the_job_runs_and_is_complete_before_the_job_
         assert peer.logs[STD] == b"epoch 1\nepoch 2\ndone"
 
 
+@pytest.mark.slow  # megabytes through many outages
 async def test_a_large_log_arrives_byte_for_byte_through_broken_reads_lost_receipts_and_outages(
     cluster: Cluster, node: Node, peer: WorkspacePeer
 ) -> None:

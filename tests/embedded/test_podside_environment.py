@@ -66,6 +66,7 @@ def test_an_environment_is_prepared_once_and_its_scripts_run(tmp_path: Path, cap
     assert capsys.readouterr().out == f"Environment {wanted['environment']['hash']} is there already\n"
 
 
+@pytest.mark.slow  # a real installation
 def test_a_ready_made_environment_makes_do_with_another_python_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     conda = f"dependencies:\n- python=3.2\n- pip:\n  - tinypkg==0.9.*\n{SUBSTITUTE}: true\n"
     root, wanted = tmp_path / "root", plan(conda=conda)

@@ -48,6 +48,7 @@ def _running(home: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str
                 process.kill()
 
 
+@pytest.mark.slow  # processes of its own
 def test_the_sdks_transport_works_over_tls_and_survives_a_kill(tmp_path: Path) -> None:
     authority = ensure_authority(tmp_path / "pki")
     certificate = ensure_server_certificate(authority, tmp_path / "pki", "server", ["127.0.0.1"])
