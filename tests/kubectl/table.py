@@ -233,8 +233,25 @@ def normalised(text: str, namespace: str) -> Sequence[str]:
 def differences(found: Iterable[tuple[Step, Sequence[str], Sequence[str]]]) -> str:
     """What was printed against what was expected, for every step where they differ; empty when nowhere."""
     shown = []
-    for step, expected, lines in found:
-        if list(lines) != list(expected):
-            said = difflib.unified_diff(list(expected), list(lines), "expected", "printed", lineterm="", n=2)
+    for step, recorded, printed in found:
+        expected, lines = _events_sorted(recorded), _events_sorted(printed)
+        if lines != expected:
+            said = difflib.unified_diff(expected, lines, "expected", "printed", lineterm="", n=2)
             shown.append("\n".join(["$ " + "\n> ".join(step.command), *said]))
     return "\n\n".join(["", *shown]) if shown else ""
+
+
+def _events_sorted(lines: Sequence[str]) -> list[str]:
+    """With the events of a description sorted: kubectl sorts them by their second, and leaves those of one second as it likes."""
+    found: list[str] = []
+    events: list[str] | None = None
+    for line in lines:
+        if events is not None and not line.startswith("  "):
+            found, events = [*found, *sorted(events)], None
+        if events is not None:
+            events.append(line)
+        else:
+            found.append(line)
+            if re.fullmatch(r"  ----  ------  ----  ----  -------", line) and re.match(r"  Type  Reason  Age  From", found[-2]):
+                events = []
+    return [*found, *sorted(events or ())]
