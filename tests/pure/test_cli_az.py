@@ -80,6 +80,11 @@ def test_words_without_list_options_stay_as_they_are(words: list[str]) -> None:
         ("[if(equals('A', 'a'), 1, 2)]", 1),
         ("[if(and(true(), not(false())), createObject('k', 'v').K, '')]", "v"),
         ("[split('a,b', ',')[1]]", "b"),
+        ("[if(contains(createObject('a', 1), 'b'), createObject('a', 1).b, 'none')]", "none"),
+        ("[or(true(), first(1))]", True),
+        ("[and(false(), createObject().x)]", False),
+        ("[coalesce('x', split('a', ',')[9])]", "x"),
+        ("[if(true(), if(false(), first(1), 2), first(1))]", 2),
         ("[toLower(substring('HELLO', 1, 3))]", "ell"),
         ("[string(createObject('a', 1))]", '{"a":1}'),
         ("[int('7')]", 7),
@@ -163,6 +168,8 @@ def test_a_template_becomes_resources_in_the_order_of_what_they_need() -> None:
         f"{base}/onlineEndpoints/p-end/deployments/d1",
         f"{base}/onlineEndpoints/p-end/deployments/d2",
     ]
+    assert [len(each.needs) for each in found.resources] == [0, 0, 2, 2]
+    assert found.resources[2].needs == (f"{base}/models/m/versions/1", f"{base}/onlineEndpoints/p-end")
     assert found.resources[1].body == {"kind": "Managed", "properties": {}}
     assert [each.body["properties"]["n"] for each in found.resources[2:]] == [0, 1]
     assert found.outputs(lambda id: {"scoringUri": id})["uri"]["value"] == f"{base}/onlineEndpoints/p-end"

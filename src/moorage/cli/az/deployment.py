@@ -69,7 +69,7 @@ def create(session: Session, no_wait: bool, **given: Any) -> Manifest:
         },
     }
     made: dict[str, Manifest] = {}
-    needed = {other.id for each in planned.resources for other in planned.resources if _needs(each.id, each.needs, other.id, other.name)}
+    needed = {id for each in planned.resources for id in each.needs}
     try:
         for each in planned.resources:
             session.say(f"{each.type} {each.name}")
@@ -195,10 +195,6 @@ def _parsed(text: str, where: str) -> Manifest:
     except ValueError as error:
         raise Invalid(f"{where} is not JSON: {error}.", target=where) from error
     return found
-
-
-def _needs(id: str, needs: Sequence[str], other: str, name: str) -> bool:
-    return id.lower().startswith(f"{other.lower()}/") or any(need.lower() in (other.lower(), name.lower()) for need in needs)
 
 
 def _properties(session: Session, made: dict[str, Manifest], id: str) -> Manifest:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moorage.errors import Invalid
@@ -50,7 +50,8 @@ def evaluate(value: Any, functions: Functions) -> Any:
 class _Reader:
     """A recursive-descent reader of one expression that evaluates as it reads.
 
-    `if`, `and`, `or` and `coalesce` get their arguments evaluated like all others: nothing in a template has side effects.
+    Arguments of `if`, `and`, `or` and `coalesce` that do not matter are read and not evaluated, as in ARM: templates ask
+    `if(contains(o, 'a'), o.a, '')`.
     """
 
     def __init__(self, text: str, functions: Functions) -> None:
@@ -59,6 +60,7 @@ class _Reader:
         self.tokens = self._tokens(text[1:-1])
         self.at = 0
         self.depth = 0
+        self.live = True
 
     def _tokens(self, inner: str) -> list[tuple[str, Any]]:
         found: list[tuple[str, Any]] = []
@@ -129,6 +131,8 @@ class _Reader:
         else:
             key = self._value()
             self._expect("]")
+        if not self.live:
+            return None
         if isinstance(whole, dict):
             for name, item in whole.items():
                 if str(name).lower() == str(key).lower():
@@ -140,9 +144,12 @@ class _Reader:
 
     def _call(self, name: str) -> Any:
         self._expect("(")
-        arguments = []
+        arguments: list[Any] = []
         while not self._sees(")"):
+            before = self.live
+            self.live = before and _matters(name.lower(), arguments)
             arguments.append(self._value())
+            self.live = before
             if not self._sees(")"):
                 self._expect(",")
         self._expect(")")
@@ -150,12 +157,28 @@ class _Reader:
         if function is None:
             known = ", ".join(sorted({*_FUNCTIONS, *self.functions}))
             raise self._refusal(f"the function '{name}' is not supported; there are {known}")
+        if not self.live:
+            return None
         try:
             return function(*arguments)
         except Invalid:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError) as error:
             raise self._refusal(f"{name}() does not take these arguments ({error})") from error
+
+
+def _matters(function: str, before: Sequence[Any]) -> bool:
+    """Whether the next argument of a function can change what it gives, after those before it."""
+    match function:
+        case "if":
+            return not before or bool(before[0]) == (len(before) == 1)
+        case "and":
+            return all(before)
+        case "or":
+            return not any(before)
+        case "coalesce":
+            return all(value is None for value in before)
+    return True
 
 
 def _concat(*parts: Any) -> Any:

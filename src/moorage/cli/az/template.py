@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from moorage.cli.az.expressions import evaluate
@@ -298,10 +298,10 @@ def _ordered(resources: list[Planned]) -> tuple[Planned, ...]:
     if len(by_id) != len(resources):
         raise Invalid("two resources of the template have the same type and name.", code="InvalidTemplate", target="resources")
 
-    def needed(each: Planned) -> list[Planned]:
+    def needed(each: Planned) -> tuple[str, ...]:
         own = each.id.lower()
-        named = [other for need in each.needs for other in resources if need.lower() in (other.id.lower(), other.name.lower())]
-        return [*named, *(other for id, other in by_id.items() if own.startswith(f"{id}/"))]
+        named = [other.id for need in each.needs for other in resources if need.lower() in (other.id.lower(), other.name.lower())]
+        return tuple(dict.fromkeys([*named, *(other.id for id, other in by_id.items() if own.startswith(f"{id}/"))]))
 
     found: dict[str, Planned] = {}
     open_: set[str] = set()
@@ -312,9 +312,10 @@ def _ordered(resources: list[Planned]) -> tuple[Planned, ...]:
         if each.id in open_:
             raise Invalid(f"the resource {each.name} depends on itself.", code="InvalidTemplate", target="dependsOn")
         open_.add(each.id)
-        for other in needed(each):
-            place(other)
-        found[each.id] = each
+        needs = needed(each)
+        for id in needs:
+            place(by_id[id.lower()])
+        found[each.id] = replace(each, needs=needs)
 
     for each in resources:
         place(each)
