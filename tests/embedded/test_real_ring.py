@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from tests.real import ring
 from tests.real.control_plane import volcano
-from tests.real.control_plane.binaries import NoBinaries
+from tests.real.control_plane.binaries import Binaries, Broken, NoBinaries
 from tests.real.control_plane.plane import MARK
 from tests.real.guard import objection
 
@@ -55,6 +57,20 @@ def test_where_nothing_can_be_built_the_ring_says_why_and_ends_as_skipped(tmp_pa
     # Without Go it says how to get some, with Go that its modules are out of reach.
     assert "third ring on Kubernetes " in done.stdout and "SKIPPED, not run: " in done.stdout
     assert "apt-get install golang-go" in done.stdout or "cannot be had here" in done.stdout
+
+
+@pytest.mark.parametrize(("raised", "code"), [(Broken("undefined: x"), 1), (NoBinaries("403"), 0)])
+def test_a_volcano_that_does_not_build_fails_the_ring_and_one_that_cannot_be_had_does_not(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, code: int
+) -> None:
+    def refuse(folder: Path | None = None) -> NoReturn:
+        raise raised
+
+    monkeypatch.setattr(ring, "find", lambda minor: Binaries("v1.99.0", "nowhere", {}))
+    monkeypatch.setattr(ring.volcano, "find", refuse)
+    monkeypatch.setattr(ring, "_run", lambda where, words, environment: ring.Outcome(where, 0, "passed"))
+    outcome = ring._on_minor("1.37", [], {})
+    assert (outcome.code, "not built: undefined: x" in outcome.words) == (code, code == 1)
 
 
 def test_a_folder_without_all_of_volcano_is_refused_with_what_it_lacks(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ pytest.register_assert_rewrite("moorage.testing.conformance.gangs")
 from moorage.testing.conformance.gangs import GangConformance  # noqa: E402
 from tests.real.conftest import unused  # noqa: E402
 from tests.real.control_plane import volcano  # noqa: E402
-from tests.real.control_plane.binaries import Broken, NoBinaries  # noqa: E402
+from tests.real.control_plane.binaries import NoBinaries  # noqa: E402
 from tests.real.control_plane.plane import Plane  # noqa: E402
 
 # Volcano decides once a second, and pods are processes. The limit leaves out the fixture, which may have to build it.
@@ -27,7 +27,7 @@ def volcano_runs(plane: Plane) -> Iterator[None]:
         return
     try:
         found = volcano.find()
-    except (NoBinaries, Broken) as error:
+    except NoBinaries as error:
         pytest.skip(f"no Volcano here (docs/how-to/test-on-kubernetes.md): {error}")
     plane.up(settings["minor"], unused, volcano=found)
     yield
