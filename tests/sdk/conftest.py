@@ -7,7 +7,6 @@ import fcntl
 import json
 import queue
 import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.sdk.lines import answering
 from tests.stack.conftest import ROOT, Stack, stack
 
 __all__ = ["stack"]
@@ -85,25 +85,8 @@ def connected(stack: Stack, way: str, python: Path, folder: Path) -> Iterator[Sd
         text=True,
         env=stack.environment | printed["variables"] | polling | {"MOORAGE_TEST_SDK": json.dumps(settings), "PYTHONPATH": ""},
     )
-    answers: queue.Queue[str] = queue.Queue()
-
-    def listen() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            answers.put(line)
-        answers.put("")
-
-    reader = threading.Thread(target=listen, daemon=True)
-    reader.start()
-    try:
+    with answering(process) as answers:
         yield Sdk(process, folder, answers)
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
 
 
 @pytest.fixture(scope="module")

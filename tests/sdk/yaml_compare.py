@@ -6,7 +6,6 @@ import json
 import queue
 import re
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from moorage.wire.documents import assets, component, pipeline
 from moorage.wire.documents.document import Document, Kind, body, load, uses
 from moorage.wire.documents.references import Local, Named, ResourceId, Uri
 from moorage.wire.documents.uses import Role, Use
+from tests.sdk.lines import answering
 
 W = Workspace("s", "g", "w")
 _PATIENCE = 120.0
@@ -79,25 +79,8 @@ def reading(python: Path) -> Iterator[Reader]:
     process = subprocess.Popen(
         [python, Path(__file__).with_name("yaml_reader.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )  # fmt: skip
-    answers: queue.Queue[str] = queue.Queue()
-
-    def listen() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            answers.put(line)
-        answers.put("")
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
+    with answering(process) as answers:
         yield Reader(process, answers)
-    finally:
-        process.kill()
-        process.wait()
-        listener.join()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
 
 
 # Ours, with every reference left as the SDK leaves it before it asks the service
