@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.embedded.server_workloads_peers import WS, Service, job_body, running
 
+from moorage import clock
+from moorage.identity.roles import Role
+from moorage.server.containers import blob_container
+from moorage.server.upkeep import tidy
 from moorage.server.webfiles import _opened
 
 
@@ -89,6 +94,72 @@ async def test_what_the_map_does_not_allow_is_refused(service: Service, uri: str
     refused = await service.call("PUT", "jobs/j", with_input(uri), status=400)
     assert (refused["error"]["code"], refused["error"]["target"]) == (code, "properties.inputs.data.uri")
     assert expected in refused["error"]["message"]
+
+
+class SetClock:
+    """The present, and as much later as a test says."""
+
+    def __init__(self) -> None:
+        self.later = timedelta()
+
+    def __call__(self) -> datetime:
+        return clock.now() + self.later
+
+
+async def copies(service: Service) -> set[str]:
+    """The names of the files that lie in the store's folder for copies of web files."""
+    blobs = await service.services.store.read(lambda tx: tx.blobs.list(blob_container(WS), prefix="WebFiles/"))
+    return {blob.name.rpartition("/")[2] for blob in blobs}
+
+
+async def test_copies_go_a_week_after_a_job_last_named_them_and_not_while_somebody_reads_them(tmp_path: Path, mirror: Path) -> None:
+    now = SetClock()
+    async with running(tmp_path / "home", url_map=tmp_path / "map.json", now=now) as service:
+        await service.seed()
+        (mirror / "c.csv").write_text("4444\n")
+        await service.services.blobs.put(blob_container(WS), "WebFiles/mine/own.csv", b"5\n")
+        agent = await service.attached()
+        async with agent.connected():
+            for name in "abc":
+                uri = f"https://example.org/data/{'deep/' if name == 'b' else ''}{name}.csv"
+                await service.call("PUT", f"jobs/{name}", with_input(uri), status=201)
+            for name in "bc":
+                await agent.report(agent.status(await agent.has(name), {"phase": "Completed"}, logs_complete=True))
+            path = (await agent.has("c"))["spec"]["inputs"]["data"]["uri"].partition("/")[2]
+            asset = {"dataType": "uri_file", "dataUri": f"azureml://datastores/workspaceblobstore/paths/{path}"}
+            await service.call("PUT", "data/kept/versions/1", {"properties": asset}, status=201)
+            for name in "bc":
+                await service.call("DELETE", f"jobs/{name}")
+            for days, left in (
+                (0, {"a.csv", "b.csv", "c.csv", "own.csv"}),
+                (6, {"a.csv", "b.csv", "c.csv", "own.csv"}),
+                (8, {"a.csv", "c.csv", "own.csv"}),
+            ):
+                now.later = timedelta(days=days)
+                await tidy(service.services)
+                assert await copies(service) == left, days
+            # Named again, it is copied again, and its week begins anew.
+            token = service.services.tokens.issue_user("tester", {"/": Role.OWNER}, timedelta(days=9))
+            service.user.headers["Authorization"] = f"Bearer {token}"
+            await service.call("PUT", "jobs/again", with_input("https://example.org/data/deep/b.csv"), status=201)
+            await agent.report(agent.status(await agent.has("again"), {"phase": "Completed"}, logs_complete=True))
+            await service.call("DELETE", "jobs/again")
+            now.later = timedelta(days=14)
+            await tidy(service.services)
+            assert "b.csv" in await copies(service)
+            now.later = timedelta(days=16)
+            await tidy(service.services)
+            assert "b.csv" not in await copies(service)
+
+
+async def test_copies_of_an_earlier_version_are_found_and_their_week_begins_then(tmp_path: Path, mirror: Path) -> None:
+    now = SetClock()
+    async with running(tmp_path / "home", url_map=tmp_path / "map.json", now=now) as service:
+        await service.services.blobs.put(blob_container(WS), f"WebFiles/{'0' * 32}/old.csv", b"1\n")
+        for days, left in ((0, {"old.csv"}), (6, {"old.csv"}), (8, set())):
+            now.later = timedelta(days=days)
+            await tidy(service.services)
+            assert await copies(service) == left, days
 
 
 async def test_an_address_that_is_no_longer_mapped_is_refused_again(service: Service, tmp_path: Path) -> None:

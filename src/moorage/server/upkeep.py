@@ -1,4 +1,7 @@
-"""Hourly housekeeping: objects nobody needs, operations long finished, deletions every agent has heard of. Idempotent, so two servers may do it at once."""
+"""Hourly housekeeping: objects nobody needs, copies of web files, operations long finished, deletions every agent has heard of.
+
+Idempotent, so two servers may do it at once.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from datetime import timedelta
 
 from moorage.errors import MoorageError
 from moorage.server.services import Services
+from moorage.server.webcopies import forget_unused
 from moorage.store import Transaction
 
 _EVERY = timedelta(hours=1)
@@ -39,6 +43,7 @@ async def tidy(services: Services) -> int:
             tx.desired.prune(cluster.id, _DELETIONS_KEPT)
 
     await services.store.write(write)
+    await forget_unused(services.store)
     return await services.blobs.sweep()
 
 

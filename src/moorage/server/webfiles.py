@@ -1,7 +1,8 @@
 """Web addresses that the operator has mapped to files of this machine: taken into the blob store when a job names them, so that its pods read
 them as they read everything else, with the job's own token.
 
-What was imported is found again by the address and by sizes and times of the files; a file that changed is imported anew, for later jobs.
+What was imported is found again by the address and by sizes and times of the files; a file that changed is imported anew, for later jobs. How long
+copies stay is `webcopies`' business.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ from moorage.errors import Invalid
 from moorage.ids import Workspace, digest
 from moorage.server.containers import blob_container
 from moorage.server.services import Services
+from moorage.server.webcopies import ADDRESSES, FOLDER, use
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import AssetReference, WebAddress, parse_reference
 from moorage.specs.url_map import UrlMap, parse, plain
 from moorage.store import ResourceKey, Transaction
 
-# Rows that say where an address was imported to; no resource of the API.
-TYPE = "webFiles"
 _PIECE = 1024 * 1024
 
 
@@ -35,6 +35,7 @@ _PIECE = 1024 * 1024
 class _Found:
     """The files of one address: the blob's name below the prefix, and the path; all of them lie below `root`, without links on the way."""
 
+    copy: str
     files: tuple[tuple[str, Path], ...]
     root: Path
     prefix: str
@@ -53,7 +54,7 @@ def read_map(path: Path) -> UrlMap:
 
 
 def key_of(workspace: Workspace, url: str) -> ResourceKey:
-    return ResourceKey(workspace, TYPE, digest(plain(url), length=32))
+    return ResourceKey(workspace, ADDRESSES, digest(plain(url), length=32))
 
 
 def address_of(tx: Transaction, workspace: Workspace, url: str) -> str | None:
@@ -75,6 +76,8 @@ async def import_inputs(services: Services, workspace: Workspace, job: Mapping[s
     for url, target in urls.items():
         found = await asyncio.to_thread(_look, known, workspace, url, target)
         if found is not None:
+            # Before what is there is looked at, so that nothing of it goes meanwhile.
+            await use(services.store, workspace, found.copy)
             await _store(services, workspace, found, target)
         await services.store.write(lambda tx, url=url, found=found: _note(tx, workspace, url, found))  # type: ignore[misc]
 
@@ -138,9 +141,10 @@ def _look(known: UrlMap, workspace: Workspace, url: str, target: str) -> _Found 
         raise _unreadable(url, Path(error.filename or path), error, target) from error
     if not files:
         raise Invalid(f"{target}: '{url}' is mapped to the folder {path}, which is empty.", code="DataNotFound", target=target)
-    prefix = f"WebFiles/{digest(repr((plain(url), marks)), length=32)}"
+    copy = digest(repr((plain(url), marks)), length=32)
+    prefix = f"{FOLDER}/{copy}"
     base = f"{prefix}/{path.name}" if folder else prefix
-    return _Found(files, root, base, f"{blob_container(workspace)}/{prefix}/{path.name}")
+    return _Found(copy, files, root, base, f"{blob_container(workspace)}/{prefix}/{path.name}")
 
 
 def _unreadable(what: str, path: Path, error: OSError, target: str) -> Invalid:
