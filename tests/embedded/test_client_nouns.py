@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.embedded.client_peers import Agent, Run, agent, client, moorage, profile, service, token
 
+from moorage.client.connection import Client
 from moorage.client.profile import Profile, save
 
 __all__ = ["agent", "client", "moorage", "profile", "service", "token"]
@@ -97,6 +98,29 @@ def test_the_services_of_a_job_are_shown_with_what_became_of_them(agent: Agent, 
 
 
 BLOB = "$schema: https://x/azureBlob.schema.json\nname: archive\ntype: azure_blob\naccount_name: acct\ncontainer_name: runs\ncredentials: {sas_token: 'sv=1&sig=secret'}\n"
+
+
+def test_what_nothing_acts_on_is_told_when_it_is_sent_and_stands_in_the_run_history(
+    agent: Agent, client: Client, moorage: Run, tmp_path: Path
+) -> None:
+    path = document(tmp_path, JOB + "identity: {type: managed}\nresources: {docker_args: --rm}\noutputs: {model: {name: registered}}\n")
+    code, out, err = moorage("job", "create", "-f", path, "-n", "asking", "--set", "environment.name=mine")
+    assert code == 0, err
+    told = [line.removeprefix("warning: ") for line in err.splitlines() if line.startswith("warning: ")]
+    assert [message.partition(":")[0] for message in told] == [
+        "environment.name",
+        "identity",
+        "resources.docker_args",
+        "outputs.model.name",
+    ]
+    assert json.loads(out)["identity"] == {"type": "managed"} and json.loads(out)["resources"]["docker_args"] == "--rm", "stored as sent"
+    for view in ("", "/details"):
+        run = client.get(f"/history/v1.0{client.workspace.id}/runs/asking{view}")
+        assert [each["message"] for each in run["warnings"] if each["source"] == "fields"] == told[1:]
+    assert "warning: " not in moorage("job", "create", "-f", path, "-n", "asking-again", "--only-show-errors")[2]
+    assert "warning: " not in moorage("job", "create", "-f", document(tmp_path, JOB), "-n", "asking-nothing")[2]
+    code, _, err = moorage("component", "create", "-f", document(tmp_path, DOCUMENTS["component"].replace("NAME", "plain")))
+    assert code == 0 and "warning: " not in err
 
 
 def test_a_datastore_is_registered_changed_and_forgotten_and_its_secret_shown_only_on_request(moorage: Run, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ class Session:
         self._client: Client | None = None
         self._profile: Profile | None = None
         self._open = ExitStack()
+        self._warned: set[str] = set()
 
     def __enter__(self) -> Session:
         if self.given.get("debug") or self.given.get("verbose"):
@@ -101,7 +102,7 @@ class Session:
         if self._client is None:
             from moorage.client.connection import Client
 
-            self._client = self._open.enter_context(Client(self.profile, tell=self.say))
+            self._client = self._open.enter_context(Client(self.profile, tell=self.say, warn=self.warn))
         return self._client
 
     def reconsider(self, **options: str) -> None:
@@ -123,6 +124,12 @@ class Session:
         """A line of progress or a hint, for people."""
         if not self.quiet:
             click.echo(line, err=True)
+
+    def warn(self, message: str) -> None:
+        """Something that was asked for and is not done; once, however often the service says it."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self.say(f"warning: {message}")
 
     def no_page(self, web: bool, follow: str) -> None:
         """Say, where `--web` was given, that there is no page to open yet, and the command that shows the same."""
@@ -153,6 +160,14 @@ class Session:
 
     def document(self, kind: Kind, file: str | None, changes: tuple[str, ...] = (), **options: Any) -> Document:
         """Read and check the document that `--file` names, with `--set` and options in force."""
+        from moorage.wire.idle import unsent
+
+        document = self._document(kind, file, changes, **options)
+        for message in unsent(kind.value, document.values):
+            self.warn(message)
+        return document
+
+    def _document(self, kind: Kind, file: str | None, changes: tuple[str, ...], **options: Any) -> Document:
         from moorage.wire.documents.document import load
 
         if file is None:

@@ -41,13 +41,14 @@ class Client:
     Args:
         profile: where and as whom.
         tell: called with one line whenever something is slow or repeated; progress for people, not a result.
+        warn: called with what was asked for and is stored without being acted on.
 
     Raises:
         Invalid: the profile has no address or no workspace.
         Unauthenticated, Forbidden, NotFound, Conflict, Throttled, Unavailable, Invalid: from every method, as the service answered.
     """
 
-    def __init__(self, profile: Profile, *, tell: Tell | None = None, patience: timedelta = PATIENCE) -> None:
+    def __init__(self, profile: Profile, *, tell: Tell | None = None, warn: Tell | None = None, patience: timedelta = PATIENCE) -> None:
         if not profile.url:
             raise Unavailable(
                 "no workspace service is configured. `moorage up` starts one on this machine; for another one, "
@@ -61,7 +62,7 @@ class Client:
         self.profile = profile
         # Where environments are looked for in place of the workspace; "" for the workspace itself.
         self.registry = ""
-        self.transport = Transport(profile.url, token=profile.token, ca=profile.ca, tell=self.tell)
+        self.transport = Transport(profile.url, token=profile.token, ca=profile.ca, tell=self.tell, warn=warn)
 
     def __enter__(self) -> Client:
         return self

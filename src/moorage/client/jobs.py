@@ -18,6 +18,7 @@ from moorage.client.transport import Tell, Transport
 from moorage.errors import Invalid, MoorageError, NotFound
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document
+from moorage.wire.warning import SOURCE
 
 ARTIFACTS = "workspaceartifactstore"
 TERMINAL = frozenset({"Completed", "Failed", "Canceled", "NotResponding", "Paused"})
@@ -132,7 +133,9 @@ def _status_line(details: Manifest) -> str:
     properties = details.get("properties") or {}
     reason = details.get("statusMessage") or properties.get("statusMessage") or ""
     if not reason:
-        reason = next((str(item.get("message", "")) for item in details.get("warnings") or [] if isinstance(item, dict)), "")
+        # Fields that nothing acts on were told at submission, and are no reason to wait.
+        told = [item for item in details.get("warnings") or [] if isinstance(item, dict) and item.get("source") != SOURCE]
+        reason = next((str(item.get("message", "")) for item in told), "")
     return f"{details.get('status')}: {reason}" if reason else str(details.get("status"))
 
 

@@ -22,6 +22,7 @@ from moorage import __version__
 from moorage.errors import Conflict, Expired, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
 from moorage.specs.addresses import is_loopback
 from moorage.specs.manifest import Manifest
+from moorage.wire.warning import HEADER, read_header
 
 Response = httpx2.Response
 Tell = Callable[[str], None]
@@ -51,15 +52,17 @@ class Transport:
         token: bearer token.
         ca: certificate authority file; empty for the system's.
         tell: called with a line when something is repeated or slow.
+        warn: called with each warning of an answer: what was asked for and is not done.
     """
 
-    def __init__(self, url: str, *, token: str = "", ca: str = "", tell: Tell | None = None) -> None:
+    def __init__(self, url: str, *, token: str = "", ca: str = "", tell: Tell | None = None, warn: Tell | None = None) -> None:
         parts = urlsplit(url)
         loopback = is_loopback(url)
         if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
             raise Invalid(f"the service's address '{url}' must begin with https://, so that the token stays secret.", target="url")
         self.url = url.rstrip("/")
         self._tell = tell or (lambda line: None)
+        self._warn = warn or (lambda message: None)
         headers = {"User-Agent": f"moorage/{__version__}", **({"Authorization": f"Bearer {token}"} if token else {})}
         self._client = httpx2.Client(
             verify=trust(ca), headers=headers, timeout=TIMEOUT, trust_env=not loopback, limits=httpx2.Limits(max_connections=16)
@@ -106,6 +109,8 @@ class Transport:
                 delay = backoff(attempt)
             else:
                 if response.status_code < 400 or response.status_code in allowed:
+                    for message in read_header(response.headers.get(HEADER, "")):
+                        self._warn(message)
                     return response
                 if response.status_code not in _PASSING or (last and response.status_code != 429) or attempt == _ATTEMPTS:
                     raise error_of(response)

@@ -26,6 +26,8 @@ from moorage.server.founding import workspace_key
 from moorage.server.services import Services
 from moorage.specs.manifest import Manifest
 from moorage.store import Resource, ResourceKey, Transaction
+from moorage.wire import idle
+from moorage.wire.warning import header
 
 PROVIDER = "Microsoft.MachineLearningServices"
 S = "/subscriptions/{subscription}"
@@ -165,6 +167,8 @@ class Table:
         if isinstance(answer, Response):
             return answer
         headers = dict(answer.headers)
+        if request.method == "PUT":
+            headers |= header(_unheeded(route.pattern, body))
         if answer.body is None:
             return Response(status_code=answer.status, headers=headers)
         return JSONResponse(answer.body, status_code=answer.status, headers=headers)
@@ -209,6 +213,14 @@ class Table:
                 )
             known = self._known[asked.id.lower()] = found.key.workspace
         return known
+
+
+def _unheeded(pattern: str, body: Manifest) -> list[str]:
+    """What a PUT asks for that nothing acts on; its type of resource is what is fixed in the pattern below the workspace."""
+    if not pattern.startswith(W):
+        return []
+    type = "/".join(part for part in pattern.removeprefix(W).split("/") if part and not part.startswith("{")) or "workspaces"
+    return [*idle.kept(type, body), *idle.warnings(type, body)]
 
 
 def _walk(node: _Node, segments: list[str], at: int, names: dict[str, str]) -> Iterable[tuple[_Node, dict[str, str]]]:

@@ -10,7 +10,7 @@ from moorage.server.resources.placement import find_place
 from moorage.specs.endpoints import check_deployment_name, check_endpoint_name
 from moorage.specs.manifest import Manifest
 from moorage.store import Resource, ResourceKey, Transaction
-from moorage.wire import later
+from moorage.wire import kept, later
 from moorage.wire.bodies import read
 
 ENDPOINTS = "batchEndpoints"
@@ -24,7 +24,7 @@ _DATA_PLANE = "/mferp/managementfrontend" + W + "/batchEndpoints/{name}"
 async def _put_endpoint(call: Call) -> Answer:
     check_endpoint_name(call.names["name"])
     raw = call.properties()
-    endpoint = read(later.BatchEndpointProperties, raw)
+    endpoint = read(kept.BatchEndpointProperties, raw)
 
     def write(tx: Transaction) -> tuple[Resource, bool]:
         key = call.key(ENDPOINTS)
@@ -91,7 +91,7 @@ def _endpoint(call: Call, resource: Resource) -> Manifest:
 async def _put_deployment(call: Call) -> Answer:
     check_deployment_name(call.names["name"])
     raw = call.properties()
-    deployment = read(later.BatchDeploymentProperties, raw)
+    deployment = read(kept.BatchDeploymentProperties, raw)
 
     def write(tx: Transaction) -> tuple[Resource, bool]:
         key = call.key(DEPLOYMENTS)

@@ -17,8 +17,9 @@ from moorage.server.resources.references import FACADE
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import DatastorePath, default_output, fill_name, parse_reference
 from moorage.store import Resource, ResourceKey, Transaction
-from moorage.wire import later
+from moorage.wire import idle, later
 from moorage.wire.runs import run, run_details, run_output_type, run_times
+from moorage.wire.warning import SOURCE
 
 # A stream of a week-long job asks for new links at every poll, so the life of one is what a slow download needs.
 _LOG_LINK_LIFE = timedelta(hours=24)
@@ -41,7 +42,13 @@ async def _details(call: Call) -> Answer:
         others = [each for each in answer["warnings"] if each["source"] != "compute"]
         answer["warnings"] = [{"source": "compute", "message": why}, *others]
         answer["moorage"]["waiting"] = why
+    answer["warnings"] += _unheeded(job)
     return Answer(answer)
+
+
+def _unheeded(job: Resource) -> list[Manifest]:
+    """What the job asks for that nothing acts on; after why it waits, since clients show the first."""
+    return [{"source": SOURCE, "message": message} for message in idle.warnings(TYPE, {"properties": job.properties})]
 
 
 def _log_links(call: Call, job: Resource, logs: list[str]) -> dict[str, str]:
@@ -60,7 +67,8 @@ async def _run(call: Call) -> Answer:
 
 
 def _rendered(job: Resource) -> Manifest:
-    return run(job.name, job.properties, state_of(job), created=rfc3339_micro(job.created_at), created_by=job.created_by)
+    found = run(job.name, job.properties, state_of(job), created=rfc3339_micro(job.created_at), created_by=job.created_by)
+    return {**found, "warnings": [*found["warnings"], *_unheeded(job)]}
 
 
 async def _children(call: Call) -> Answer:

@@ -19,7 +19,7 @@ from moorage.specs.jobs import JobStatus, check_job_name
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import default_output, job_artifacts, join
 from moorage.store import Cluster, Resource, ResourceKey, Transaction
-from moorage.wire import later
+from moorage.wire import kept, later
 from moorage.wire.assets import JobAssets
 from moorage.wire.jobs import CommandJob, JobResources, read_command_job
 from moorage.wire.later import Later
@@ -61,7 +61,7 @@ def _submission(raw: Manifest) -> Callable[[Transaction, ResourceKey], Resource]
         raise later.refusal(later.REFUSED_JOBS[kind], target="properties.jobType")
     if kind in later.STORED_JOBS:
         stored = {**raw, "jobType": kind}
-        later.read_stored_job(stored)
+        kept.read_stored_job(stored)
         return lambda tx, key: _keep(tx, key, stored, later.STORED_JOBS[kind])
     job = read_command_job(raw)
     return lambda tx, key: _submit(tx, key, raw, job)

@@ -9,7 +9,7 @@ from moorage.server.arm import Answer, Call, Route, W, check_preconditions, enve
 from moorage.server.paging import page_of, paged
 from moorage.specs.manifest import Manifest
 from moorage.store import Resource, Transaction
-from moorage.wire import later
+from moorage.wire import kept, later
 
 TYPE = "schedules"
 _ONE = W + "/schedules/{name}"
@@ -23,7 +23,7 @@ async def _put(call: Call) -> Answer:
     if not _NAME.match(name):
         raise Invalid(f"'{name}' is not a schedule name. Use 1 to 255 letters, digits, '-' and '_'.", target="name")
     raw = call.properties()
-    if later.read_schedule(raw).is_enabled:
+    if kept.read_schedule(raw).is_enabled:
         raise later.refusal(later.SCHEDULE_RUN, target="properties.isEnabled")
 
     def write(tx: Transaction) -> tuple[Resource, bool]:
