@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from moorage.router.balance import WeightedRotation, least_busy
 from moorage.routing.render import render
 from moorage.specs.manifest import Manifest
+from moorage.specs.routing import TokenTerms
 
 DIGEST = hashlib.sha256(b"key").hexdigest()
 
@@ -80,8 +81,16 @@ def test_what_is_being_deleted_is_served_no_more() -> None:
     assert render([endpoint()], [leaving], []).endpoints["digits"].deployments == {}
 
 
-def test_an_endpoint_whose_tokens_we_cannot_check_yet_lets_nobody_in() -> None:
-    assert render([endpoint(authMode="AMLToken")], [], []).endpoints["digits"].key_digests == ()
+def test_an_endpoint_takes_the_tokens_its_spec_describes_and_keys_no_more() -> None:
+    auth = {"audience": "w/digits", "generation": 3, "publicKeys": ["a" * 43, "b" * 43]}
+    route = render([endpoint(authMode="AMLToken", auth=auth)], [], []).endpoints["digits"]
+    assert route.key_digests == () and route.tokens == TokenTerms("w/digits", 3, ("a" * 43, "b" * 43))
+    assert render([endpoint(auth=auth)], [], []).endpoints["digits"].tokens is None
+
+
+def test_an_endpoint_of_tokens_lets_nobody_in_when_the_cluster_dropped_what_describes_them() -> None:
+    route = render([endpoint(authMode="AMLToken")], [], []).endpoints["digits"]
+    assert route.key_digests == () and route.tokens is None
 
 
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 20), min_size=1, max_size=5), st.integers(1, 4))

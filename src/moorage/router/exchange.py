@@ -101,8 +101,8 @@ class Exchange:
             self.refuse(404, "There is no endpoint of that name.")
             return
         self.record.endpoint = endpoint.route.name
-        if not endpoint.opens(wanted["authorization"]):
-            self.refuse(401, "The key is missing or wrong. Send Authorization: Bearer KEY; online-endpoint get-credentials shows it.")
+        if (denied := endpoint.denies(wanted["authorization"])) is not None:
+            self.refuse(denied.status, denied.message)
             return
         chosen = endpoint.choose(wanted["deployment"])
         if chosen is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import secrets
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from moorage.router.access_log import AccessLog, AccessRecord
+from moorage.router.authentication import NOBODY, Check, VerifiedTokens, check_of
 from moorage.router.balance import WeightedRotation
 from moorage.router.connection import ClientConnection
 from moorage.router.metrics import RouterMetrics
@@ -42,10 +43,12 @@ class Limits:
 class ServedEndpoint:
     """An endpoint of the table with what must outlive a table: its pools and the position in its rotation."""
 
-    __slots__ = ("_rotation", "pools", "route")
+    __slots__ = ("_rotation", "denies", "pools", "route")
 
-    def __init__(self, route: EndpointRoute) -> None:
+    def __init__(self, route: EndpointRoute, denies: Check = NOBODY) -> None:
         self.route = route
+        # Why a caller with this Authorization header is not let in, or None.
+        self.denies = denies
         self.pools: dict[str, ReplicaPool] = {}
         self._rotation = WeightedRotation(route.traffic)
 
@@ -54,14 +57,9 @@ class ServedEndpoint:
             self._rotation = WeightedRotation(route.traffic)
         self.route = route
 
-    def opens(self, authorization: str) -> bool:
-        """Whether the header holds one of the endpoint's keys. Every digest is compared, each in constant time."""
-        scheme, _, key = authorization.partition(" ")
-        given = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
-        found = False
-        for digest in self.route.key_digests:
-            found |= hmac.compare_digest(given, digest)
-        return found and scheme.lower() == "bearer"
+    def admits_as(self, route: EndpointRoute) -> bool:
+        """Whether `route` lets the very same callers in, so that their tokens need not be looked at again."""
+        return (self.route.key_digests, self.route.tokens) == (route.key_digests, route.tokens)
 
     def choose(self, pinned: str) -> ReplicaPool | None:
         """The pool of the pinned deployment, or by traffic; None when there is none."""
@@ -70,14 +68,23 @@ class ServedEndpoint:
 
 
 class Router:
-    """Give it tables with `replace`, sockets with `listen`. All methods belong to one event loop."""
+    """Give it tables with `replace`, sockets with `listen`. All methods belong to one event loop; `now` (seconds since 1970) ends tokens."""
 
-    def __init__(self, log: AccessLog, *, limits: Limits | None = None, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(
+        self,
+        log: AccessLog,
+        *,
+        limits: Limits | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self.loop = loop or asyncio.get_running_loop()
         self.limits = limits or Limits()
         self.draining = False
         self.ready = False
         self._endpoints: dict[str, ServedEndpoint] = {}
+        self._verified = VerifiedTokens()
+        self._now = now
         self._pools: dict[tuple[str, str], ReplicaPool] = {}
         self.metrics = RouterMetrics(self._pools)
         self._log = log
@@ -99,8 +106,10 @@ class Router:
         for name, route in table.endpoints.items():
             served = self._endpoints.get(name)
             if served is None:
-                served = self._endpoints[name] = ServedEndpoint(route)
+                served = self._endpoints[name] = ServedEndpoint(route, check_of(route, self._verified, self._now))
             else:
+                if not served.admits_as(route):
+                    served.denies = check_of(route, self._verified, self._now)
                 served.update(route)
             for deployment in served.pools.keys() - route.deployments.keys():
                 del served.pools[deployment]

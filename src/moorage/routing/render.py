@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from moorage.specs.manifest import Manifest
-from moorage.specs.routing import Address, DeploymentRoute, EndpointRoute, RoutingTable
+from moorage.specs.routing import Address, DeploymentRoute, EndpointRoute, RoutingTable, TokenTerms
 
 # Set by the EndpointSlice controller: the Service a slice belongs to. A deployment's Service bears the OnlineDeployment's name.
 SERVICE_LABEL = "kubernetes.io/service-name"
@@ -40,7 +40,14 @@ def _endpoint(manifest: Manifest, deployments: Mapping[str, DeploymentRoute]) ->
     spec = manifest["spec"]
     traffic = {name.lower(): share for name, share in (spec.get("traffic") or {}).items() if share > 0 and name.lower() in deployments}
     digests = tuple(bytes.fromhex(text) for text in spec.get("keySha256") or ())
-    return EndpointRoute(spec["endpoint"], digests if spec["authMode"] == "Key" else (), deployments, traffic)
+    mode = spec["authMode"]
+    tokens = _terms(spec.get("auth")) if mode == "AMLToken" else None
+    return EndpointRoute(spec["endpoint"], digests if mode == "Key" else (), deployments, traffic, tokens=tokens)
+
+
+def _terms(auth: Manifest | None) -> TokenTerms | None:
+    """None where the cluster's definitions are older than the workspace service and have dropped the field: then nobody is let in."""
+    return TokenTerms(auth["audience"], auth["generation"], tuple(auth["publicKeys"])) if auth else None
 
 
 def _deployment(manifest: Manifest, addresses: Mapping[tuple[str, str], tuple[Address, ...]]) -> DeploymentRoute:

@@ -1,4 +1,4 @@
-"""The routing table: which keys open which endpoint, how its traffic is split, where its replicas are and what they bear.
+"""The routing table: which keys or tokens open which endpoint, how its traffic is split, where its replicas are and what they bear.
 
 Made by `moorage.routing.render`, obeyed by `moorage.router`; the seam where another data plane would go in.
 """
@@ -32,20 +32,38 @@ class DeploymentRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenTerms:
+    """Which tokens open an endpoint. Nothing of it is secret.
+
+    Args:
+        audience: whom a token has to be for: the endpoint's ARM id in lower case.
+        generation: tokens of earlier ones are revoked. Milliseconds since 1970 of the last revocation, so that an endpoint
+            made again under its name does not take the tokens of the former one.
+        public_keys: Ed25519 keys (RFC 8032) whose signatures count, 32 bytes each in base64url.
+    """
+
+    audience: str
+    generation: int
+    public_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointRoute:
     """One endpoint.
 
     Args:
         name: as in its scoring URI.
-        key_digests: SHA-256 of each accepted key, 32 bytes each; none means that nobody is let in.
+        key_digests: SHA-256 of each accepted key, 32 bytes each; none means that no key is accepted.
         deployments: by name.
         traffic: percentage by deployment name; names without a deployment and zeroes are left out.
+        tokens: which tokens are accepted; None: none at all.
     """
 
     name: str
     key_digests: tuple[bytes, ...] = ()
     deployments: Mapping[str, DeploymentRoute] = field(default_factory=dict)
     traffic: Mapping[str, int] = field(default_factory=dict)
+    tokens: TokenTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)

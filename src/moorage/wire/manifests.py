@@ -11,6 +11,7 @@ from moorage.ids import Workspace, kube_name, label_value
 from moorage.specs.durations import parse_duration
 from moorage.specs.endpoints import CONCURRENT_REQUESTS, QUEUE_WAIT, REQUEST_TIMEOUT
 from moorage.specs.manifest import Manifest
+from moorage.specs.routing import TokenTerms
 from moorage.wire.assets import DeploymentAssets, JobAssets
 from moorage.wire.bodies import without_nulls
 from moorage.wire.deployments import DeploymentProperties, ProbeSettings, RequestSettings, ScaleSettings, resources
@@ -120,7 +121,13 @@ def _kubernetes_size(docker: str | None) -> str | None:
 
 
 def online_endpoint(
-    place: Placement, name: str, endpoint: EndpointProperties, *, key_digests: Sequence[str], deployments: Collection[str]
+    place: Placement,
+    name: str,
+    endpoint: EndpointProperties,
+    *,
+    deployments: Collection[str],
+    key_digests: Sequence[str] = (),
+    tokens: TokenTerms | None = None,
 ) -> Manifest:
     """The OnlineEndpoint of an endpoint.
 
@@ -128,14 +135,16 @@ def online_endpoint(
         place: its compute.
         name: the endpoint's name.
         endpoint: its body.
-        key_digests: SHA-256 of each accepted key.
         deployments: names as created; clients lower the names in `traffic`, the cluster compares them exactly.
+        key_digests: SHA-256 of each accepted key.
+        tokens: which tokens are accepted.
     """
     spec = {
         **place.spec(),
         "endpoint": name,
         "authMode": endpoint.auth.value,
         "keySha256": list(key_digests) or None,
+        "auth": token_terms(tokens) if tokens else None,
         "traffic": _split(endpoint.traffic, deployments),
         "mirrorTraffic": _split(endpoint.mirror_traffic, deployments),
     }
@@ -146,6 +155,11 @@ def online_endpoint(
         # `traffic: {}` is kept: it is the wish that nobody gets any.
         "spec": without_nulls(spec) | {"traffic": spec["traffic"]},
     }
+
+
+def token_terms(terms: TokenTerms) -> Manifest:
+    """`spec.auth` of an OnlineEndpoint."""
+    return {"audience": terms.audience, "generation": terms.generation, "publicKeys": list(terms.public_keys)}
 
 
 def _split(shares: Mapping[str, int] | None, deployments: Collection[str]) -> dict[str, int]:
