@@ -253,7 +253,7 @@ DEPLOYMENT = "name: blue\nendpoint_name: digits\nmodel: azureml:m:1\nenvironment
     ("line", "expected"),
     [
         ("resources: {requests: {cpu: lots}}", "resources.requests.cpu: 'lots' is no Kubernetes quantity such as 500m, 2 or 1.5Gi."),
-        ("resources: {limits: {amd.com/gpu: 1}}", "only cpu, memory and nvidia.com/gpu can be given."),
+        ("resources: {limits: {amd.com/gpu: 1}}", "resources.limits.amd.com/gpu: unknown field. Did you mean 'nvidia.com/gpu'?"),
         (
             "scale_settings: {type: target_utilization, min_instances: 3, max_instances: 2}",
             "max_instances: 2 is less than min_instances (3).",

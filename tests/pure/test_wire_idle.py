@@ -20,7 +20,7 @@ from moorage.wire.warning import HEADER, header, read_header
 W = Workspace("s", "g", "w")
 _WORDS = "name version description tags.* properties.*"
 _ENVIRONMENT = f"image conda_file build.path build.dockerfile_path datastore {_WORDS}"
-_MODEL = f"path type flavors.* stage datastore {_WORDS}"
+_MODEL = f"path type flavors.*.* stage datastore {_WORDS}"
 # What something acts on: the operators, the service, the command line, or those who read the words about it. A new field of a document belongs here once
 # it does what it says, and into `wire.idle` until then.
 ACTED_ON = {
@@ -40,7 +40,8 @@ ACTED_ON = {
     Kind.WORKSPACE: "name display_name description tags.* location resource_group hbi_workspace enable_data_isolation",
     Kind.ENDPOINT: "name description tags.* properties.* auth_mode compute traffic.* mirror_traffic.*",
     Kind.DEPLOYMENT: "type name endpoint_name description tags.* properties.* code_configuration.code code_configuration.scoring_script environment "
-    "environment_variables.* instance_count instance_type provisioning_timeout model resources.limits.* resources.requests.* "
+    "environment_variables.* instance_count instance_type provisioning_timeout model resources.limits.cpu resources.limits.memory resources.limits.gpu resources.requests.cpu resources.requests.memory resources.requests.gpu "
+    "resources.limits.nvidia.com/gpu resources.requests.nvidia.com/gpu "
     "request_settings.max_concurrent_requests_per_instance request_settings.max_queue_wait_ms request_settings.request_timeout_ms "
     f"{' '.join(f'environment.{each}' for each in _ENVIRONMENT.split())} {' '.join(f'model.{each}' for each in _MODEL.split())} "
     + " ".join(

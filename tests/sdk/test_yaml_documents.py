@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Kind, known
 from moorage.wire.documents.support import FIELDS
+from tests.fixtures.documents import dotted, mappings, with_field
 from tests.sdk.yaml_compare import Reader, differences, ours, reading
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -197,3 +199,20 @@ def test_what_the_sdk_refuses_we_refuse(
         return
     with pytest.raises(Invalid, match=re.escape(str(path))):
         ours(kind, path)
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=[f"{path.parent.name}-{path.stem}" for path in CORPUS])
+def test_a_field_more_that_the_sdk_refuses_is_refused(sdk: Reader, path: Path, tmp_path: Path) -> None:
+    """In every mapping of the document; the SDK passes over a few that we refuse."""
+    folder = Path(shutil.copytree(path.parent, tmp_path / path.parent.name))
+    document, accepted = yaml.safe_load(path.read_text(encoding="utf-8")), []
+    for number, place in enumerate(mappings(document)):
+        changed = folder / f"changed-{number}.yml"
+        changed.write_text(yaml.safe_dump(with_field(document, place, "zzz_zzz", "1"), sort_keys=False), encoding="utf-8")
+        if "refusal" in sdk.ask(kind=path.parent.name, path=str(changed)):
+            try:
+                ours(Kind(path.parent.name), changed)
+                accepted.append(dotted(place))
+            except Invalid:
+                pass
+    assert accepted == []

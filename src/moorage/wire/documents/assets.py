@@ -70,7 +70,7 @@ MODEL = Record(
         **_COMMON,
         "path": REFERENCE,
         "type": Text(choices("custom_model", "mlflow_model", "triton_model")),
-        "flavors": MapOf(Plain()),
+        "flavors": MapOf(MapOf(Plain())),
         "stage": Text(),
         "datastore": Text(),
     },

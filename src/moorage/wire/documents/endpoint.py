@@ -82,9 +82,8 @@ ENDPOINT = Record(
     rule=_traffic_rule,
 )
 
-_RESOURCES = MapOf(
-    Text(check=lambda text: None if _QUANTITY.match(text) else f"'{text}' is no Kubernetes quantity such as 500m, 2 or 1.5Gi."),
-)
+_AMOUNT = Text(check=lambda text: None if _QUANTITY.match(text) else f"'{text}' is no Kubernetes quantity such as 500m, 2 or 1.5Gi.")
+_RESOURCES = Record(dict.fromkeys(("cpu", "memory", "nvidia.com/gpu", "gpu"), _AMOUNT))
 _PROBE = Record(
     {
         "initial_delay": _SECONDS,
@@ -116,10 +115,6 @@ def _deployment_rule(values: Mapping[str, Any]) -> list[tuple[str, str]]:
                 "with scale_settings of type target_utilization the count follows min_instances and max_instances; remove it.",
             )
         ]
-    for name in ("requests", "limits"):
-        for resource in values.get("resources", {}).get(name, {}):
-            if resource not in ("cpu", "memory", "nvidia.com/gpu", "gpu"):
-                return [(f"resources.{name}.{resource}", "only cpu, memory and nvidia.com/gpu can be given.")]
     code = values.get("code_configuration")
     if code and ("environment" not in values):
         return [("environment", "is required, and is missing: a scoring script needs the environment it runs in.")]

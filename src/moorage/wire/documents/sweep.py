@@ -11,7 +11,8 @@ from moorage.specs.manifest import Manifest
 from moorage.wire.documents import job
 from moorage.wire.documents.assets import ENVIRONMENT, REFERENCE
 from moorage.wire.documents.references import parse_reference
-from moorage.wire.documents.shapes import Chosen, Either, ListOf, MapOf, Number, Plain, Record, Shape, Text, choices
+from moorage.wire.documents.shapes import Chosen, Either, ListOf, MapOf, Number, Plain, Reading, Record, Shape, Text, choices
+from moorage.wire.documents.source import Node, Path
 from moorage.wire.documents.uses import Resolved, Role, Use, asset_use, compute_id
 
 _ANY = Number(whole=False)
@@ -20,8 +21,25 @@ _UNIFORM = Record({**_TYPED, "min_value": _ANY, "max_value": _ANY}, required=("m
 _QUNIFORM = Record({**_TYPED, "min_value": _ANY, "max_value": _ANY, "q": _ANY}, required=("min_value", "max_value", "q"))
 _NORMAL = Record({**_TYPED, "mu": _ANY, "sigma": _ANY}, required=("mu", "sigma"))
 _QNORMAL = Record({**_TYPED, "mu": _ANY, "sigma": _ANY, "q": _ANY}, required=("mu", "sigma", "q"))
+
+
+class _Option:
+    """The shape of one choice: anything, or names to values, some of which may be drawn themselves."""
+
+    says = "anything; in a mapping also distributions"
+
+    def read(self, node: Node, path: Path, into: Reading) -> Any:
+        if not isinstance(node.value, dict):
+            return Plain().read(node, path, into)
+        return {name: _drawn(child).read(child, (*path, name), into) for name, child in node.value.items()}
+
+
+def _drawn(node: Node) -> Shape:
+    return Chosen("type", _SPACES) if isinstance(node.value, dict) and "type" in node.value else Plain()
+
+
 _SPACES = {
-    "choice": Record({**_TYPED, "values": ListOf(Plain())}, required=("values",)),
+    "choice": Record({**_TYPED, "values": ListOf(_Option())}, required=("values",)),
     "uniform": _UNIFORM,
     "loguniform": _UNIFORM,
     "quniform": _QUNIFORM,
