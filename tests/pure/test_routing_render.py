@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +68,24 @@ def test_an_address_without_a_ready_condition_counts_as_ready() -> None:
 
 def test_traffic_to_a_deployment_that_does_not_exist_is_left_out() -> None:
     assert render([endpoint(traffic={"blue": 50, "ghost": 50})], [deployment("blue")], []).endpoints["digits"].traffic == {"blue": 50}
+
+
+@pytest.mark.parametrize(
+    ("mirror", "kept"),
+    [
+        ({"Green": 10}, {"green": 10}),
+        ({"green": 10, "old": 0}, {"green": 10}),
+        ({"green": 0}, {}),
+        ({"ghost": 10}, {}),
+        ({"blue": 10}, {}),
+        ({"green": 90}, {"green": 50}),
+        ({"red": 10, "green": 20}, {"green": 20}),
+        (None, {}),
+    ],
+)
+def test_copies_go_to_one_deployment_that_exists_and_has_no_traffic(mirror: dict[str, int] | None, kept: dict[str, int]) -> None:
+    deployments = [deployment(name) for name in ("blue", "Green", "red")]
+    assert render([endpoint(traffic={"blue": 100}, mirrorTraffic=mirror)], deployments, []).endpoints["digits"].mirror == kept
 
 
 def test_of_two_endpoints_of_one_name_the_older_is_served() -> None:

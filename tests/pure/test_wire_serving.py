@@ -65,16 +65,19 @@ def test_a_wrong_endpoint_is_refused_by_field(raw: Manifest, words: str) -> None
     ("traffic", "mirror", "words"),
     [
         ({"blue": 90}, {}, "must add up to 100 (or 0 to stop all traffic), not 90 (blue: 90)"),
-        ({"red": 100}, {}, "has no deployment 'red' (it has: blue, green)"),
+        ({"red": 100}, {}, "has no deployment 'red' (it has: blue, green, other)"),
         ({"blue": 150, "green": -50}, {}, "150 is not a percentage between 0 and 100"),
         ({"blue": 100}, {"green": 60}, "60 is not a percentage between 0 and 50"),
         ({"blue": 100}, {"blue": 10}, "live traffic or mirrored traffic, not both"),
+        ({"blue": 100}, {"Blue": 10}, "live traffic or mirrored traffic, not both"),
+        ({"blue": 100}, {"green": 10, "other": 10}, "only one deployment can be mirrored to, not green, other"),
+        ({"blue": 100}, {"green": -1}, "-1 is not a percentage between 0 and 50"),
         ({"blue": 100}, {"green": 10, "red": 10}, "has no deployment 'red'"),
     ],
 )
 def test_a_split_that_does_not_add_up_is_refused(traffic: dict[str, int], mirror: dict[str, int], words: str) -> None:
     with pytest.raises(Invalid) as caught:
-        check_traffic(traffic, mirror, ["blue", "green"])
+        check_traffic(traffic, mirror, ["blue", "green", "other"])
     assert words in caught.value.message
 
 
@@ -85,9 +88,11 @@ def test_a_good_split_passes_whatever_the_case() -> None:
 
 
 def test_a_deployment_with_traffic_is_not_deleted() -> None:
-    check_no_traffic("blue", {"blue": 0})
+    check_no_traffic("blue", {"blue": 0}, {"blue": 0})
     with pytest.raises(Conflict, match="still gets 10 %"):
-        check_no_traffic("Blue", {"blue": 10})
+        check_no_traffic("Blue", {"blue": 10}, {})
+    with pytest.raises(Conflict, match="still gets copies of 5 %"):
+        check_no_traffic("Blue", {}, {"blue": 5})
 
 
 @pytest.mark.parametrize("name", ["ab", "1abc", "a" * 33, "a_b", "abc-"])

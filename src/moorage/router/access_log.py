@@ -16,7 +16,7 @@ _FLUSH_LINES = 200
 
 @dataclass(slots=True)
 class AccessRecord:
-    """What is known of one request. Times are seconds on the loop's clock, `started_at` is wall-clock seconds since 1970."""
+    """What is known of one request, or of one copy (`mirrored`). Times are seconds on the loop's clock, `started_at` is wall-clock seconds since 1970."""
 
     request_id: str
     endpoint: str
@@ -33,6 +33,7 @@ class AccessRecord:
     sent_bytes: int = 0
     received_bytes: int = 0
     retries: int = 0
+    mirrored: bool = False
 
 
 class AccessLog:
@@ -64,6 +65,7 @@ class AccessLog:
             "requestBytes": record.received_bytes,
             "responseBytes": record.sent_bytes,
             "retries": record.retries,
+            "mirrored": record.mirrored,
         }
         self._lines.append(orjson.dumps(line))
         if len(self._lines) >= _FLUSH_LINES:

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moorage.router.access_log import AccessRecord
+from moorage.router.head import HOP_BY_HOP, LAST_CHUNK, framed, request_head
+from moorage.router.mirror import Copy, Original
 from moorage.router.replicas import Refusal, Replica, Waiter
 from moorage.router.upstream import UpstreamConnection, connect, idle_connection
 
 if TYPE_CHECKING:
     from moorage.router.connection import ClientConnection
-    from moorage.router.server import Router
+    from moorage.router.server import Router, ServedEndpoint
 
 # Kept for sending again when a connection turns out dead before a byte of the answer came.
 REPLAY_BYTES = 64 * 1024
@@ -25,23 +27,8 @@ BUFFER_BYTES = 256 * 1024
 ATTEMPTS = 3
 # How long a replica may go on with a request whose client has its 408 or is gone, before its connection is cut and its slot handed on.
 DRAIN_SECONDS = 60.0
-_HOP_BY_HOP = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
-# Not passed on: the endpoint's key is none of the model's business, and the router answers Expect itself.
-_WITHHELD = _HOP_BY_HOP | {b"host", b"authorization", b"expect", b"content-length", b"x-request-id", b"azureml-model-deployment"}
 # Not passed back: the router says these itself.
-_KEPT_BACK = _HOP_BY_HOP | {b"server", b"x-request-id"}
+_KEPT_BACK = HOP_BY_HOP | {b"server", b"x-request-id"}
 _REASONS = {Refusal.QUEUE_FULL: 429, Refusal.WAITED_TOO_LONG: 503, Refusal.NO_REPLICA: 503}
 
 
@@ -77,6 +64,9 @@ class Exchange:
         # What one turn of the parsers yields goes out in one write each way: a system call costs as much as all of the rest.
         self._asking: list[bytes] | None = None
         self._answering: list[bytes] | None = None
+        # The endpoint while it is open whether this request is copied, which is decided once a replica has it.
+        self._mirrored_by: ServedEndpoint | None = None
+        self._copy: Copy | None = None
         self._attempts = 0
         self._tried: frozenset[tuple[str, int]] = frozenset()
         self.record = AccessRecord("", "", time.time(), client=client.peer, method=method.decode("ascii", "replace"))
@@ -116,6 +106,8 @@ class Exchange:
         if self._length is not None and self._length > self._router.limits.body_bytes:
             self.refuse(413, f"The request is larger than {self._router.limits.body_bytes} bytes.")
             return
+        if not wanted["deployment"] and not swagger:
+            self._mirrored_by = endpoint
         suffix = (b"/swagger.json" if swagger else b"/score") + (b"?" + query if query else b"")
         self._prefix = self._method + b" " + suffix + b" HTTP/1.1\r\n"
         if wanted["expect"] and self.client is not None:
@@ -154,6 +146,8 @@ class Exchange:
             self.closing = True
             self.refuse(413, f"The request is larger than {self._router.limits.body_bytes} bytes.")
             return
+        if self._copy is not None:
+            self._copy.body(data)
         if self._replay is not None:
             self._replay.append(data)
             self._replayed += len(data)
@@ -172,6 +166,8 @@ class Exchange:
         self.received_all = True
         if self._upstream is not None:
             self._end_request()
+        if self._copy is not None:
+            self._copy.complete()
 
     def flush(self) -> None:
         """Everything that came in at once has been read."""
@@ -255,18 +251,15 @@ class Exchange:
         self._upstream = connection
         replica = connection.replica
         self.record.replica = f"{replica.address[0]}:{replica.address[1]}"
-        host = self.record.replica.encode()
-        head = [self._prefix, b"host: ", host, b"\r\nx-request-id: ", self.record.request_id.encode("latin-1", "replace")]
-        head += [b"\r\nazureml-model-deployment: ", self.record.deployment.encode(), b"\r\n"]
-        for name, value in self._headers:
-            if name.lower() not in _WITHHELD:
-                head += (name, b": ", value, b"\r\n")
+        head = request_head(self._prefix, replica.address, self.record.request_id, self.record.deployment, self._headers)
         if self._length is not None:
             head.append(b"content-length: %d\r\n" % self._length)
         elif self._chunked_in:
             head.append(b"transfer-encoding: chunked\r\n")
         head.append(b"\r\n")
         buffered, self._buffer, self._buffered = self._buffer, [], 0
+        if self._mirrored_by is not None:
+            self._begin_copy(self._mirrored_by, buffered)
         if self._length is None and self._chunked_in:
             head += [framed(data) for data in buffered]
         else:
@@ -279,6 +272,17 @@ class Exchange:
             self._end_request()
         elif self.client is not None:
             self.client.let_go(self)
+
+    def _begin_copy(self, endpoint: ServedEndpoint, buffered: Sequence[bytes]) -> None:
+        """Once for a request, not for each attempt: what a replica has got is copied, what is refused is not."""
+        self._mirrored_by = None
+        pool = endpoint.choose_mirror(self.record.deployment)
+        if pool is None:
+            return
+        original = Original(self._prefix, self._headers, self._length, self._chunked_in, self.record)
+        self._copy = self._router.mirror.copy(original, pool, buffered)
+        if self.received_all:
+            self._copy.complete()
 
     def _send(self, data: bytes) -> None:
         assert self._upstream is not None
@@ -295,7 +299,7 @@ class Exchange:
     def _end_request(self) -> None:
         assert self._upstream is not None
         if self._chunked_in and self._length is None:
-            self._write_request(b"0\r\n\r\n")
+            self._write_request(LAST_CHUNK)
         self._upstream.request_complete()
 
     # Answer side, called by UpstreamConnection
@@ -346,7 +350,7 @@ class Exchange:
         if self.answered:
             return
         if self._chunked_out:
-            self._answering = [*(self._answering or ()), b"0\r\n\r\n"]
+            self._answering = [*(self._answering or ()), LAST_CHUNK]
         self.answer_flush()
         self._finish()
 
@@ -440,6 +444,9 @@ class Exchange:
     def _note(self) -> None:
         self.record.total_seconds = time.monotonic() - self._began
         self._router.note(self.record)
+        if self._copy is not None:
+            self._copy.abandon()
+            self._copy = None
 
     def _timed_out(self) -> None:
         self._timer = None
@@ -486,11 +493,6 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def framed(data: bytes) -> bytes:
-    """One chunk of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 _STATUS_TEXT = {

@@ -1,4 +1,4 @@
-"""Who may run where: exact concurrency per replica and one bounded first-in-first-out queue per deployment.
+"""Who may run where: exact concurrency per replica and one bounded first-in-first-out queue per deployment, with a second one behind it for copies.
 
 A slot is held until the replica has really finished, even when the client has gone or timed out: run() cannot be interrupted, and
 handing the slot on would put a second request on a replica that promised to take one.
@@ -51,12 +51,14 @@ class Waiter:
 class ReplicaPool:
     """The replicas of one deployment with their queue. Lives as long as the deployment; a new table changes it in place."""
 
-    __slots__ = ("_loop", "_rotation", "_wake", "dropped", "queue", "replicas", "route")
+    __slots__ = ("_loop", "_rotation", "_wake", "copies", "dropped", "queue", "replicas", "route")
 
     def __init__(self, route: DeploymentRoute, loop: asyncio.AbstractEventLoop) -> None:
         self.route = route
         self.replicas: list[Replica] = [Replica(address) for address in route.replicas]
         self.queue: deque[Waiter] = deque()
+        # Copies of requests to other deployments. Callers who name this deployment go before them.
+        self.copies: deque[Waiter] = deque()
         self._loop = loop
         self._rotation = 0
         self._wake: asyncio.TimerHandle | None = None
@@ -65,8 +67,13 @@ class ReplicaPool:
 
     @property
     def busy(self) -> int:
-        """Requests at replicas now; with the queue's length the autoscaler's signal."""
+        """Requests at replicas now, copies among them; with `waiting` the autoscaler's signal."""
         return sum(replica.busy for replica in self.replicas)
+
+    @property
+    def waiting(self) -> int:
+        """Requests and copies in the queues."""
+        return len(self.queue) + len(self.copies)
 
     def update(self, route: DeploymentRoute) -> None:
         """Take over a new route: replicas that stay keep their load, removed ones finish what they have, new ones serve the queue at once."""
@@ -81,11 +88,17 @@ class ReplicaPool:
     def close(self) -> None:
         """The deployment is gone: what waits is refused, what runs goes on."""
         self.update(DeploymentRoute(self.route.name, (), self.route.concurrency, self.route.queue_wait, self.route.timeout))
-        while self.queue:
-            self._refuse(self.queue.popleft(), Refusal.NO_REPLICA)
+        for queue in (self.queue, self.copies):
+            while queue:
+                self._refuse(queue.popleft(), Refusal.NO_REPLICA)
 
     def acquire(
-        self, granted: Callable[[Replica], None], refused: Callable[[Refusal], None], tried: frozenset[Address] = frozenset()
+        self,
+        granted: Callable[[Replica], None],
+        refused: Callable[[Refusal], None],
+        tried: frozenset[Address] = frozenset(),
+        *,
+        copy: bool = False,
     ) -> Waiter | None:
         """Ask for a slot. Answers at once through a callback, or queues and returns the Waiter, which `cancel` takes.
 
@@ -93,8 +106,10 @@ class ReplicaPool:
             granted: gets the replica; the caller owes one `release`.
             refused: gets the reason.
             tried: replicas that already failed this request.
+            copy: of another deployment's request: it waits behind all who are no copies, in a queue of the same size.
         """
-        if (not self.queue or tried) and (replica := self._free(tried)) is not None:
+        queue = self.copies if copy else self.queue
+        if (not queue or tried) and not (copy and self.queue) and (replica := self._free(tried)) is not None:
             replica.busy += 1
             granted(replica)
             return None
@@ -102,16 +117,16 @@ class ReplicaPool:
             refused(Refusal.NO_REPLICA)
             return None
         # As many may wait as may run, the managed service's rule: 2 x concurrency x instances in all (contract/router.md).
-        if not tried and len(self.queue) >= max(1, len(self.replicas)) * self.route.concurrency:
+        if not tried and len(queue) >= max(1, len(self.replicas)) * self.route.concurrency:
             refused(Refusal.QUEUE_FULL)
             return None
         waiter = Waiter(granted, refused, tried)
         waiter.timer = self._loop.call_later(self.route.queue_wait.total_seconds(), self._expire, waiter)
         if tried:
             # A retry keeps its place: it was at the head of the queue before.
-            self.queue.appendleft(waiter)
+            queue.appendleft(waiter)
         else:
-            self.queue.append(waiter)
+            queue.append(waiter)
         self._wake_when_trusted()
         return waiter
 
@@ -119,10 +134,9 @@ class ReplicaPool:
         """The client has gone; its place in the queue is given up."""
         if waiter.timer is not None:
             waiter.timer.cancel()
-        try:
-            self.queue.remove(waiter)
-        except ValueError:
-            return
+        for queue in (self.queue, self.copies):
+            if waiter in queue:
+                queue.remove(waiter)
 
     def release(self, replica: Replica) -> None:
         """A slot is free again; the head of the queue gets it."""
@@ -145,12 +159,12 @@ class ReplicaPool:
         return usable[index]
 
     def _serve_queue(self) -> None:
-        while self.queue:
-            replica = self._free(self.queue[0].tried)
+        while queue := self.queue or self.copies:
+            replica = self._free(queue[0].tried)
             if replica is None:
                 self._wake_when_trusted()
                 return
-            waiter = self.queue.popleft()
+            waiter = queue.popleft()
             if waiter.timer is not None:
                 waiter.timer.cancel()
             replica.busy += 1

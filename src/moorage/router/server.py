@@ -14,6 +14,7 @@ from moorage.router.authentication import NOBODY, Check, VerifiedTokens, check_o
 from moorage.router.balance import WeightedRotation
 from moorage.router.connection import ClientConnection
 from moorage.router.metrics import RouterMetrics
+from moorage.router.mirror import Drop, Mirror
 from moorage.router.replicas import ReplicaPool
 from moorage.router.upstream import close_idle
 from moorage.specs.routing import EndpointRoute, RoutingTable
@@ -41,9 +42,9 @@ class Limits:
 
 
 class ServedEndpoint:
-    """An endpoint of the table with what must outlive a table: its pools and the position in its rotation."""
+    """An endpoint of the table with what must outlive a table: its pools and the positions in its rotations."""
 
-    __slots__ = ("_rotation", "denies", "pools", "route")
+    __slots__ = ("_mirrored", "_rotation", "denies", "pools", "route")
 
     def __init__(self, route: EndpointRoute, denies: Check = NOBODY) -> None:
         self.route = route
@@ -51,10 +52,13 @@ class ServedEndpoint:
         self.denies = denies
         self.pools: dict[str, ReplicaPool] = {}
         self._rotation = WeightedRotation(route.traffic)
+        self._mirrored: dict[str, WeightedRotation] = {}
 
     def update(self, route: EndpointRoute) -> None:
         if route.traffic != self.route.traffic:
             self._rotation = WeightedRotation(route.traffic)
+        if route.mirror != self.route.mirror:
+            self._mirrored = {}
         self.route = route
 
     def admits_as(self, route: EndpointRoute) -> bool:
@@ -65,6 +69,20 @@ class ServedEndpoint:
         """The pool of the pinned deployment, or by traffic; None when there is none."""
         name = pinned or self._rotation.choose()
         return self.pools.get(name) if name else None
+
+    def choose_mirror(self, deployment: str) -> ReplicaPool | None:
+        """The pool that gets a copy of a request to `deployment`; None when this one is not copied.
+
+        Each deployment with traffic has a rotation of its own: one for all would, where the shares have a common measure, copy the
+        requests of always the same deployment.
+        """
+        mirror = self.route.mirror
+        if not mirror:
+            return None
+        rotation = self._mirrored.get(deployment)
+        if rotation is None:
+            rotation = self._mirrored[deployment] = WeightedRotation({"": 100 - sum(mirror.values()), **mirror})
+        return self.pools.get(rotation.choose() or "")
 
 
 class Router:
@@ -87,6 +105,7 @@ class Router:
         self._now = now
         self._pools: dict[tuple[str, str], ReplicaPool] = {}
         self.metrics = RouterMetrics(self._pools)
+        self.mirror = Mirror(self.loop, self._note_copy)
         self._log = log
         log.on_error = self._log_lost
         self._connections: set[ClientConnection] = set()
@@ -160,6 +179,7 @@ class Router:
         cut = len(self._connections)
         for connection in list(self._connections):
             connection.abort()
+        self.mirror.close()
         for pool in self._pools.values():
             pool.close()
         if self._sweeper is not None:
@@ -184,6 +204,10 @@ class Router:
 
     def note(self, record: AccessRecord) -> None:
         self.metrics.count(record)
+        self._log.write(record)
+
+    def _note_copy(self, record: AccessRecord, dropped: Drop | None) -> None:
+        self.metrics.count_copy(record, dropped.value if dropped is not None else "")
         self._log.write(record)
 
     def _sweep(self) -> None:

@@ -69,7 +69,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._request_sent = False
         self._headers = []
 
-    def write(self, data: bytes) -> None:
+    @property
+    def unsent(self) -> int:
+        """Bytes written that the replica has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def write(self, data: bytes | bytearray) -> None:
+        """`data` must not change afterwards."""
         if self._transport is not None:
             self._transport.write(data)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 
+from moorage.specs.endpoints import MIRROR_LIMIT
 from moorage.specs.manifest import Manifest
 from moorage.specs.routing import Address, DeploymentRoute, EndpointRoute, RoutingTable, TokenTerms
 
@@ -39,10 +40,17 @@ def render(endpoints: Iterable[Manifest], deployments: Iterable[Manifest], slice
 def _endpoint(manifest: Manifest, deployments: Mapping[str, DeploymentRoute]) -> EndpointRoute:
     spec = manifest["spec"]
     traffic = {name.lower(): share for name, share in (spec.get("traffic") or {}).items() if share > 0 and name.lower() in deployments}
+    mirrored = _mirrored(spec.get("mirrorTraffic") or {}, deployments.keys() - traffic.keys())
     digests = tuple(bytes.fromhex(text) for text in spec.get("keySha256") or ())
     mode = spec["authMode"]
     tokens = _terms(spec.get("auth")) if mode == "AMLToken" else None
-    return EndpointRoute(spec["endpoint"], digests if mode == "Key" else (), deployments, traffic, tokens=tokens)
+    return EndpointRoute(spec["endpoint"], digests if mode == "Key" else (), deployments, traffic, mirrored, tokens=tokens)
+
+
+def _mirrored(shares: Mapping[str, int], silent: Collection[str]) -> dict[str, int]:
+    """The one deployment that gets copies, of those without traffic. Of several, which definitions of earlier versions allow, the first by name."""
+    named = {name.lower(): min(share, MIRROR_LIMIT) for name, share in sorted(shares.items()) if share > 0 and name.lower() in silent}
+    return dict(list(named.items())[:1])
 
 
 def _terms(auth: Manifest | None) -> TokenTerms | None:

@@ -13,6 +13,8 @@ from moorage.errors import Conflict, Invalid
 REQUEST_TIMEOUT = timedelta(seconds=5)
 QUEUE_WAIT = timedelta(milliseconds=500)
 CONCURRENT_REQUESTS = 1
+# Percent; the managed service's limit, as are one mirrored deployment and no live traffic for it.
+MIRROR_LIMIT = 50
 SCORING_PATH = "/api/v1/endpoint/{name}/score"
 SWAGGER_PATH = "/api/v1/endpoint/{name}/swagger.json"
 
@@ -60,7 +62,7 @@ def check_traffic(traffic: Mapping[str, int], mirror: Mapping[str, int], deploym
         deployments: names of the endpoint's deployments (compared without case: clients lower them).
     """
     known = {name.lower() for name in deployments}
-    for field, split, most in (("traffic", traffic, 100), ("mirrorTraffic", mirror, 50)):
+    for field, split, most in (("traffic", traffic, 100), ("mirrorTraffic", mirror, MIRROR_LIMIT)):
         for name, share in split.items():
             where = f"properties.{field}.{name}"
             if share and name.lower() not in known:
@@ -84,17 +86,27 @@ def check_traffic(traffic: Mapping[str, int], mirror: Mapping[str, int], deploym
             target="properties.mirrorTraffic",
         )
     for name in mirrored:
-        if traffic.get(name, 0):
+        if _share(name, traffic):
             raise Invalid(
-                f"properties.mirrorTraffic.{name}: a deployment gets live traffic or mirrored traffic, not both. Set its traffic to 0.",
+                f"properties.mirrorTraffic.{name}: a deployment gets live traffic or mirrored traffic, not both. "
+                f"Set its traffic to 0, or its share of mirrorTraffic (online-endpoint update --mirror-traffic '{name}=0').",
                 target=f"properties.mirrorTraffic.{name}",
             )
 
 
-def check_no_traffic(deployment: str, traffic: Mapping[str, int]) -> None:
-    """Refuse to delete a deployment that is still scored on, as Azure does."""
-    share = next((share for name, share in traffic.items() if name.lower() == deployment.lower()), 0)
-    if share:
+def _share(deployment: str, split: Mapping[str, int]) -> int:
+    return next((share for name, share in split.items() if name.lower() == deployment.lower()), 0)
+
+
+def check_no_traffic(deployment: str, traffic: Mapping[str, int], mirror: Mapping[str, int]) -> None:
+    """Refuse to delete a deployment that is still scored on, as Azure does, or that copies go to."""
+    if share := _share(deployment, mirror):
+        raise Conflict(
+            f"Deployment '{deployment}' still gets copies of {share} % of the endpoint's requests. End that first "
+            f"(online-endpoint update --mirror-traffic '{deployment}=0').",
+            target="mirrorTraffic",
+        )
+    if share := _share(deployment, traffic):
         raise Conflict(
             f"Deployment '{deployment}' still gets {share} % of the endpoint's traffic. Set its traffic to 0 first "
             f"(online-endpoint update --traffic '{deployment}=0 OTHER=100').",

@@ -56,6 +56,7 @@ class EndpointRoute:
         key_digests: SHA-256 of each accepted key, 32 bytes each; none means that no key is accepted.
         deployments: by name.
         traffic: percentage by deployment name; names without a deployment and zeroes are left out.
+        mirror: percentage of the requests that the one deployment named gets copies of; it has no traffic.
         tokens: which tokens are accepted; None: none at all.
     """
 
@@ -63,6 +64,7 @@ class EndpointRoute:
     key_digests: tuple[bytes, ...] = ()
     deployments: Mapping[str, DeploymentRoute] = field(default_factory=dict)
     traffic: Mapping[str, int] = field(default_factory=dict)
+    mirror: Mapping[str, int] = field(default_factory=dict)
     tokens: TokenTerms | None = None
 
 
