@@ -10,11 +10,10 @@ from moorage.server.arm import Answer, Call, Route, W, check_preconditions, enve
 from moorage.server.asks import ask
 from moorage.server.engine.objects import name_of
 from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, begin_deletion, finish_deletion
-from moorage.server.images import builds
-from moorage.server.images.release import start_deployment
 from moorage.server.operations import accepted
 from moorage.server.paging import page_of, paged
 from moorage.server.resources.placement import Place, find_place
+from moorage.server.resources.provisioning import provision
 from moorage.server.resources.references import Resolver
 from moorage.specs.computes import Connectivity, choose_instance_type, connectivity
 from moorage.specs.durations import parse_duration
@@ -64,10 +63,8 @@ async def _put(call: Call) -> Answer:
             stored = tx.resources.create(key, body, state=state)
         else:
             stored = tx.resources.update(current, body=body)
-        operation = start_deployment(tx, stored, place, manifest, assets.environment, within=_within(wanted))
-        stored = tx.resources.get(key)
-        builds.require_builder(call.services.settings, stored, target="properties.environmentId")
-        return stored, operation, current is None
+        operation = _send(tx, stored, place, manifest, wanted)
+        return tx.resources.get(key), operation, current is None
 
     stored, operation, created = await call.services.store.write(write, actor=call.user.name)
     return accepted(call, operation, _render(call, stored), created=created)
@@ -119,11 +116,11 @@ def resolve(tx: Transaction, key: ResourceKey, wanted: DeploymentProperties) -> 
     )
 
 
-def _within(wanted: DeploymentProperties) -> timedelta:
-    """How long it may take from the moment when the cluster is told until it serves."""
+def _send(tx: Transaction, deployment: Resource, place: Place, manifest: Manifest, wanted: DeploymentProperties) -> Operation:
+    """Tell the cluster what the deployment is now; the operation that lasts until it serves so, or fails."""
     limit = wanted.provisioning_timeout
     span = parse_duration(limit, target="properties.provisioningTimeout") if limit else timedelta(seconds=PROVISIONED_WITHIN_SECONDS)
-    return span + _MARGIN
+    return provision(tx, deployment, place, manifest, within=span + _MARGIN)
 
 
 async def _get(call: Call) -> Answer:
