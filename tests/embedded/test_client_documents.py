@@ -73,6 +73,27 @@ def test_a_wrong_reference_in_a_step_is_refused_with_its_line(moorage: Run, tmp_
     assert "jobs.named.component: there is no component named 'other'" in moorage("job", "create", "-f", str(path))[2]
 
 
+def test_an_environment_in_a_file_of_its_own_is_registered_without_a_name(client: Client, moorage: Run, tmp_path: Path) -> None:
+    (tmp_path / "environments").mkdir()
+    (tmp_path / "environments" / "conda.yml").write_text("dependencies: [python=3.11]\n")
+    (tmp_path / "environments" / "env.yml").write_text('name: given\nversion: 3\nimage: "python:3.11"\nconda_file: ./conda.yml\n')
+    path = tmp_path / "job.yml"
+    path.write_text("command: python -V\nenvironment: file:./environments/env.yml\ncompute: azureml:local\n")
+    made = Assets(client, load(Kind.JOB, path.read_text(), name=str(path), folder=tmp_path)).body()
+    environment = client.get(made["properties"]["environmentId"])
+    assert environment["properties"]["isAnonymous"] is True
+    assert environment["properties"]["condaFile"] == "dependencies:\n- python=3.11\n"
+    path.write_text(path.read_text().replace("env.yml", "other.yml"))
+    code, _, err = moorage("job", "create", "-f", str(path))
+    assert code == 2
+    assert f"{path}:2: environment: the document './environments/other.yml' cannot be read" in err
+    (tmp_path / "environments" / "env.yml").write_text("image: a\nconda_file: ./gone.yml\n")
+    path.write_text(path.read_text().replace("other.yml", "env.yml"))
+    code, _, err = moorage("job", "validate", "-f", str(path))
+    assert code == 2, err
+    assert f"{tmp_path / 'environments' / 'env.yml'}:2: conda_file: the conda file './gone.yml' cannot be read" in err
+
+
 def test_ready_made_environments_are_listed_shown_and_added(moorage: Run, tmp_path: Path) -> None:
     code, out, err = moorage("environment", "list", "--registry-name", "azureml")
     assert code == 0, err

@@ -52,6 +52,15 @@ EXCEPTIONS: tuple[tuple[str, str], ...] = (
     (r"identity\.type: <nothing> != 'SystemAssigned'", "the SDK says it when it submits"),
     (r"^sku\.name: ", "the SDK says it when it submits"),
     (r"is_deterministic: <nothing> != True", "the default, said"),
+    (r"\.dockerfilePath: <nothing> != 'Dockerfile'", "the default, said"),
+    (r"dataCollector(\.collections\.\w+)?\.(samplingRate: <nothing> != 1|rollingRate: <nothing> != 'hour')", "the default, said"),
+    (r"\b(code|codeId|contextUri): '' != '", "the folder of the document, which the SDK resolves when it uploads"),
+    (r"distribution\.parameter_server_count: 0 != <nothing>", "the default, said by the SDK"),
+    (r"\.mini_batch_size: '0' != <nothing>", "what the SDK fills in where keys make the mini-batches"),
+    (r"^tags\.\w+: ([\d.]+|True|False) != '", "tags are text; the SDK leaves numbers of batch deployments as they are"),
+    (r"^properties\.endpointComputeType: 'Managed' != 'Kubernetes'", "there is no other kind of endpoint here"),
+    (r"componentId\.inputs\.\w+\.type: 'uri_folder' != 'uri_file'",
+     "an input that names its binding under `path`: the SDK takes the default type, we the type of what is bound"),
 )  # fmt: skip
 
 DATA_EXCEPTIONS = ((r"^properties\.properties: <nothing> != ", "the SDK's loader drops the properties of data documents"),)
@@ -86,8 +95,8 @@ def reading(python: Path) -> Iterator[Reader]:
 # Ours, with every reference left as the SDK leaves it before it asks the service
 
 
-def ours(kind: Kind, path: Path) -> Manifest:
-    document = load(kind, path.read_text(encoding="utf-8"), name=str(path), folder=path.parent)
+def ours(kind: Kind, path: Path, options: Manifest | None = None) -> Manifest:
+    document = load(kind, path.read_text(encoding="utf-8"), name=str(path), folder=path.parent, options=options)
     made = _body(document)
     if "name" in document.values and kind in (Kind.COMPUTE, Kind.WORKSPACE, Kind.COMPONENT):
         made["name"] = document.values["name"]
@@ -121,6 +130,9 @@ def _left(document: Document, use: Use, found: dict[str, str]) -> str:
     if use.role is Role.CONDA:
         assert isinstance(use.reference, Local)
         return assets.conda_text((document.folder / use.reference.path).read_text(encoding="utf-8"), use.reference.path)
+    if use.role is Role.ENVIRONMENT and isinstance(use.reference, Local):
+        inner = _file(document, use, Kind.ENVIRONMENT)
+        return json.dumps({"asset": assets.environment_body(inner.values, _resolved(inner, uses(inner)), anonymous=True)})
     if use.role is Role.ENVIRONMENT and use.inline is not None:
         return json.dumps({"asset": assets.environment_body(use.inline, found, prefix=f"{use.field}.", anonymous=True)})
     if use.role is Role.MODEL and use.inline is not None:
@@ -134,7 +146,8 @@ def _left(document: Document, use: Use, found: dict[str, str]) -> str:
         case Uri(text):
             return text
         case Local(path):
-            return path
+            # As the SDK, which makes code's paths absolute: `code: .` has a name then, too.
+            return str((document.folder / path).resolve()) if use.role in (Role.CODE, Role.BUILD) else path
         case _:
             raise AssertionError(use)
 
@@ -187,6 +200,8 @@ def _plain(value: Any, name: str = "") -> Any:
             return _specification(value["component"])
         if set(value) == {"asset"}:
             return _asset(value["asset"])
+        if name in ("componentSpec", "task"):
+            value = _environments(value)
         if name == "trial" and "properties" in value:
             return {"componentId": _specification(value["properties"]["componentSpec"])}
         inner = {key: _plain(each, key) for key, each in value.items() if key not in _FALSE}
@@ -202,6 +217,7 @@ def _plain(value: Any, name: str = "") -> Any:
     if found := _ID.match(value):
         return found["name"]
     if name in _PATHS:
+        value = re.sub(r"^azureml:(?=/(?!/|subscriptions/))", "", value)
         return Path(value).name if not value.startswith(("azureml", "http", "wasbs", "git")) else value.rstrip("/")
     if name == "osType":
         return None if value.lower() == "linux" else value
@@ -218,17 +234,30 @@ def _asset(made: Manifest) -> Any:
     return _plain({key: value for key, value in properties.items() if key in kept})
 
 
+def _environments(spec: Manifest) -> Manifest:
+    """The environment of a component and of a parallel one's task in the form of an environment's body, without the name the SDK made up."""
+    found = dict(spec)
+    environment = found.get("environment")
+    if isinstance(environment, str) and environment.startswith("{"):
+        found["environment"] = json.loads(environment)
+    elif isinstance(environment, dict) and not {"asset", "condaFile"} & set(environment):
+        build = environment.get("build") or {}
+        found["environment"] = {
+            "image": environment.get("image"),
+            "condaFile": environment.get("conda_file"),
+            "build": {"contextUri": build.get("path"), "dockerfilePath": build.get("dockerfile_path")},
+            "inferenceConfig": environment.get("inference_config"),
+        }
+    if isinstance(found.get("task"), dict):
+        found["task"] = _environments(found["task"])
+    return found
+
+
 def _specification(spec: Manifest) -> Any:
     """A component that is part of a step: what it does, without its name, its version and where it was read."""
     left = ("$schema", "name", "version", "_source", "display_name", "is_deterministic", "tags", "jobs", "sourceJobId", "schema")
     found = {key: value for key, value in spec.items() if key not in left}
-    environment = found.get("environment")
-    if isinstance(environment, dict):
-        found["environment"] = (
-            {"image": environment.get("image"), "condaFile": environment.get("conda_file")} if "image" in environment else environment
-        )
-    if isinstance(environment, str) and environment.startswith("{"):
-        found["environment"] = json.loads(environment)
+    found = _environments(found)
     for side in ("inputs", "outputs"):
         found[side] = {name: {key: str(value) for key, value in port.items()} for name, port in (found.get(side) or {}).items()}
     return _plain(found)

@@ -1,4 +1,4 @@
-"""The SDK's own loaders, one JSON line in and one out: `{"kind", "path"}` gives the document's REST body, `{"fields": true}` what its schemas know."""
+"""The SDK's own loaders, one JSON line in and one out: `{"kind", "path", "options"}` gives the document's REST body, `{"fields": true}` what its schemas know."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ SCHEMAS = {
 }
 
 
-def body(kind: str, path: str) -> Any:
-    entity = LOADERS[kind](path)
+def body(kind: str, path: str, options: dict[str, Any]) -> Any:
+    entity = LOADERS[kind](path, params_override=[{name: value} for name, value in options.items()])
     match kind:
         case "online-endpoint":
             made = entity._to_rest_online_endpoint("local")
@@ -98,7 +98,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
             for kind, schemas in SCHEMAS.items()
         }
     try:
-        return {"body": body(asked["kind"], asked["path"])}
+        return {"body": body(asked["kind"], asked["path"], asked.get("options", {}))}
     except Exception as error:  # noqa: BLE001  whatever it raises is its refusal
         return {"refusal": f"{type(error).__name__}: {error}"[:2000]}
 

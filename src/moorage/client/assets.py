@@ -27,7 +27,7 @@ from moorage.wire.documents.uses import ANONYMOUS_ENVIRONMENT, Role, Use, asset_
 
 DATASTORE = "workspaceblobstore"
 # Read as text, where others are uploaded.
-_TEXTS = (Role.CONDA, Role.COMPONENT, Role.JOB)
+_TEXTS = (Role.CONDA, Role.COMPONENT, Role.JOB, Role.ENVIRONMENT)
 _DEPTH = 20
 _LATEST = {"$orderBy": "createdtime desc", "$top": "1"}
 
@@ -89,6 +89,8 @@ class Assets:
     def _one(self, use: Use, snapshot: Snapshot | None, found: dict[str, str]) -> str:
         if use.role is Role.ENVIRONMENT and use.inline is not None:
             return self._environment(use, found)
+        if use.role is Role.ENVIRONMENT and isinstance(use.reference, Local):
+            return self._environment_file(use)
         if use.role is Role.CONDA:
             return self._conda(use)
         if use.role is Role.COMPONENT and (use.inline is not None or isinstance(use.reference, Local)):
@@ -160,6 +162,9 @@ class Assets:
                 elif use.role is Role.COMPONENT and (use.inline is not None or isinstance(use.reference, Local)):
                     nested, inner = self._component_assets(use)
                     found += inner.problems(pipeline.component_needs(nested.values))
+                elif use.role is Role.ENVIRONMENT and isinstance(use.reference, Local):
+                    nested = self._nested(use, Kind.ENVIRONMENT)
+                    found += Assets(self.client, nested, upload=self.upload, depth=self.depth + 1).problems(uses(nested))
                 elif isinstance(use.reference, Local):
                     self._take(use)
                 elif use.reference is not None:
@@ -234,6 +239,14 @@ class Assets:
         version = bodies.content_version(made)
         answer = self.client.put(self.client.path("environments", ANONYMOUS_ENVIRONMENT, "versions", version), made).json()
         return str(answer.get("id") or self.client.workspace.child("environments", ANONYMOUS_ENVIRONMENT, "versions", version))
+
+    def _environment_file(self, use: Use) -> str:
+        """The environment in a document beside this one (`environment: file:env.yml`), registered without a name."""
+        nested = self._nested(use, Kind.ENVIRONMENT)
+        inner = Assets(self.client, nested, upload=self.upload, depth=self.depth + 1)
+        whole = Use("environment", Role.ENVIRONMENT, None, inline=nested.values)
+        resolved = inner.resolve(uses(nested))
+        return inner._environment(whole, {f"environment.{field}": answer for field, answer in resolved.items()})
 
     def _model(self, use: Use, snapshot: Snapshot | None) -> str:
         assert use.inline is not None

@@ -148,6 +148,8 @@ def spec(values: Manifest, resolved: Resolved) -> Manifest:
         found["task"] = task_body(values["task"], resolved, "task.")
     if "mini_batch_size" in values:
         found["mini_batch_size"] = bytes_of(values["mini_batch_size"])
+    if "partition_keys" in values:
+        found["partition_keys"] = json.dumps(values["partition_keys"])
     if "logging_level" in values:
         found["logging_level"] = values["logging_level"].upper()
     return found

@@ -29,7 +29,7 @@ _BASE: dict[str, Shape] = {
     "tags": TAGS,
     "account_name": Text(),
     "endpoint": Text(),
-    "protocol": Text(choices("https", "http")),
+    "protocol": Text(choices("https", "http", "wasbs", "wasb", "abfss", "abfs")),
 }
 _COMMON: dict[str, Any] = {"ignored": READ_ONLY, "remedies": FIELDS["datastore"]}
 DATASTORE = Chosen(

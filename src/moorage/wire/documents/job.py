@@ -60,7 +60,8 @@ def _input_rule(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return []
 
 
-def _output_rule(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def output_rule(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with one output as a whole."""
     if "path" in values and not isinstance(parse_reference(values["path"]), Uri):
         return [("path", f"'{values['path']}' is a local path; an output goes to azureml://datastores/NAME/paths/..., or leave path out.")]
     if "version" in values and "name" not in values:
@@ -74,7 +75,7 @@ _INPUT = Record(
 )
 OUTPUT = Record(
     {"type": Text(_ASSET_TYPES), "path": REFERENCE, "mode": Text(choices(*OUTPUT_MODES)), "name": NAME, "version": NAME},
-    rule=_output_rule,
+    rule=output_rule,
 )
 _TYPED: dict[str, Shape] = {"type": Text()}
 _SERVICE: dict[str, Shape] = {**_TYPED, "port": Number(1, 65535), "nodes": Text(), "properties": MapOf(Text(empty=True))}

@@ -5,6 +5,7 @@ A step's own fields travel in snake_case, its inputs and outputs too (`job_input
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -16,7 +17,21 @@ from moorage.specs.manifest import Manifest
 from moorage.wire.documents import component, job, sweep
 from moorage.wire.documents.assets import REFERENCE
 from moorage.wire.documents.references import parse_reference
-from moorage.wire.documents.shapes import Chosen, Either, Flag, Literal, MapOf, Optional, Record, Shape, Text, choices
+from moorage.wire.documents.shapes import (
+    Chosen,
+    Either,
+    Flag,
+    Literal,
+    MapOf,
+    Optional,
+    Record,
+    Shape,
+    Text,
+    choices,
+    compute_problem,
+    reference_problem,
+)
+from moorage.wire.documents.support import unsupported_kind
 from moorage.wire.documents.uses import MODEL_TYPES, Resolved, Role, Use, compute_id
 
 _BINDING = re.compile(
@@ -31,6 +46,23 @@ def _binding_problem(text: str) -> str | None:
     return f"'{text}' is no binding; write ${{{{parent.outputs.NAME}}}}, or a mapping with type, mode and path."
 
 
+def _compute_problem(text: str) -> str | None:
+    found = _BINDING.match(text)
+    if found is None:
+        return compute_problem(text)
+    return None if found["input"] is not None else f"'{text}' names no input; write ${{{{parent.inputs.NAME}}}} or azureml:NAME."
+
+
+def _output_path_problem(text: str) -> str | None:
+    return None if _BINDING.match(text) else reference_problem(text)
+
+
+def _output_rule(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    # A step's output may be the pipeline's: bound under `path` as well as in one word.
+    return [] if _BINDING.match(values.get("path", "")) else job.output_rule(values)
+
+
+_OUTPUT = Record({**job.OUTPUT.fields, "path": Text(check=_output_path_problem)}, rule=_output_rule)
 _INPUT_PATH = Record(
     {"type": Text(), "path": Text(), "mode": Text(choices(*job.INPUT_MODES)), "value": Literal(), "datastore": Text()},
     rule=lambda values: [] if "path" in values or "value" in values else [("path", "is required, and is missing.")],
@@ -43,8 +75,8 @@ _IO: dict[str, Shape] = {
     "tags": MapOf(Text(empty=True)),
     "properties": MapOf(Text(empty=True)),
     "inputs": MapOf(Either(Literal(), _INPUT_PATH), job.INPUT_NAME, job.INPUT_RULE),
-    "outputs": MapOf(Optional(Either(Text(check=_binding_problem), job.OUTPUT), dict), job.INPUT_NAME, job.INPUT_RULE),
-    "compute": job.COMPUTE_FIELD,
+    "outputs": MapOf(Optional(Either(Text(check=_binding_problem), _OUTPUT), lambda: None), job.INPUT_NAME, job.INPUT_RULE),
+    "compute": Text(check=_compute_problem),
     "type": Text(),
 }
 
@@ -81,7 +113,7 @@ _STEPS = MapOf(
     Chosen(
         "type",
         {
-            "command": Record({**_IO, **job.COMMAND, "component": _Components()}, remedies=job.REMEDIES, rule=_step_rule),
+            "command": Record({**job.COMMAND, **_IO, "component": _Components()}, remedies=job.REMEDIES, rule=_step_rule),
             "sweep": Record(
                 {**_IO, **sweep.SWEEP, "trial": _Components()},
                 required=("trial", "search_space", "objective", "limits", "sampling_algorithm"),
@@ -93,6 +125,7 @@ _STEPS = MapOf(
             "pipeline": _PIPELINE_STEP,
         },
         default="command",
+        refused=lambda name: unsupported_kind("step", name),
     ),
     job.INPUT_NAME,
     job.INPUT_RULE,
@@ -121,6 +154,9 @@ def step_problems(steps: Mapping[str, Any], parent: Mapping[str, Any]) -> list[t
     """Bindings that name no input, output or step of the pipeline."""
     problems: list[tuple[str, str]] = []
     for name, step in steps.items():
+        compute = _BINDING.match(step.get("compute", ""))
+        if compute and (problem := _unbound(compute, steps, parent)):
+            problems.append((f"jobs.{name}.compute", f"'{step['compute']}' {problem}"))
         for side in ("inputs", "outputs"):
             for port, given in (step.get(side) or {}).items():
                 text = given.get("path") if isinstance(given, dict) else given
@@ -234,7 +270,8 @@ def _bound(text: str, steps: Manifest, parent: Manifest) -> Manifest | None:
 def _output_port(given: Any, parent: Manifest) -> Manifest:
     if isinstance(given, str):
         found = _BINDING.match(given)
-        given = (parent.get("outputs") or {}).get(found["own"], {}) if found and found["own"] else {}
+        given = (parent.get("outputs") or {}).get(found["own"]) if found and found["own"] else None
+    given = given or {}
     port = {"type": given.get("type", "uri_folder")}
     return port | ({"mode": given["mode"]} if "mode" in given else {})
 
@@ -298,9 +335,14 @@ def _step(name: str, step: Manifest, workspace: Workspace, resolved: Resolved) -
             found[field] = step[field]
     found |= _sections(step)
     found["inputs"] = {port: _step_input(f"{at}inputs.{port}.path", given, resolved) for port, given in (step.get("inputs") or {}).items()}
-    found["outputs"] = {port: _step_output(given) for port, given in (step.get("outputs") or {}).items()}
+    # An output of which nothing is said is as its component declares it.
+    found["outputs"] = {port: _step_output(given) for port, given in (step.get("outputs") or {}).items() if given is not None}
     if "compute" in step:
-        found["computeId"] = compute_id(workspace, step["compute"])
+        found["computeId"] = step["compute"] if _BINDING.match(step["compute"]) else compute_id(workspace, step["compute"])
+    if "partition_keys" in step:
+        found["partition_keys"] = json.dumps(step["partition_keys"])
+    if "logging_level" in step:
+        found["logging_level"] = step["logging_level"].upper()
     if "task" in step:
         found["task"] = component.task_body(step["task"], resolved, f"{at}task.")
     if "mini_batch_size" in step:
@@ -331,7 +373,11 @@ def _sections(step: Manifest) -> Manifest:
 def _snake(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower(): _snake(inner) for name, inner in value.items()}
+    # What stands under `properties` has names of its own (`logDir` of a TensorBoard).
+    return {
+        re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower(): inner if name == "properties" else _snake(inner)
+        for name, inner in value.items()
+    }
 
 
 def _step_input(field: str, given: Any, resolved: Resolved) -> Manifest:
@@ -349,11 +395,12 @@ def _step_output(given: Any) -> Manifest:
     if isinstance(given, str):
         return {"type": "literal", "value": given}
     if isinstance(given.get("path"), str) and _BINDING.match(given["path"]):
-        return {"type": "literal", "value": given["path"]} | ({"mode": job.OUTPUT_MODES[given["mode"]]} if "mode" in given else {})
+        mode = {"mode": job.OUTPUT_MODES[given["mode"]]} if "mode" in given else {}
+        return {"type": "literal", "value": given["path"], **mode, **{name: given[name] for name in ("name", "version") if name in given}}
     found: Manifest = {"job_output_type": given.get("type", "uri_folder")}
     if "mode" in given:
         found["mode"] = job.OUTPUT_MODES[given["mode"]]
-    for field, wire in (("path", "uri"), ("name", "asset_name"), ("version", "asset_version")):
+    for field, wire in (("path", "uri"), ("name", "name"), ("version", "version")):
         if field in given:
             found[wire] = given[field]
     return found

@@ -258,11 +258,16 @@ class Either:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A record whose fields depend on its `type`."""
+    """A record whose fields depend on its `type`.
+
+    Attributes:
+        refused: the reason why a type that exists elsewhere is not among the records, or None.
+    """
 
     by: str
     records: Mapping[str, Record]
     default: str | None = None
+    refused: Callable[[str], str | None] = lambda name: None
 
     def read(self, node: Node, path: Path, into: Reading) -> Any:
         if not isinstance(node.value, dict):
@@ -275,7 +280,9 @@ class Chosen:
             return None
         record = self.records.get(name)
         if record is None:
-            into.say(given or node, (*path, self.by), f"'{name}' is not one of {', '.join(self.records)}.{nearest(name, self.records)}")
+            reason = self.refused(name)
+            known = f"is not one of {', '.join(self.records)}.{nearest(name, self.records)}"
+            into.say(given or node, (*path, self.by), f"'{name}': {reason}" if reason else f"'{name}' {known}")
             return None
         found = record.read(node, path, into)
         return None if found is None else {**found, self.by: name}
