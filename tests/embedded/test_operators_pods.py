@@ -78,6 +78,13 @@ async def background(work: Any) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with a_world(tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def a_world(tmp_path: Path, *, grouped: bool = False) -> AsyncIterator[World]:
+    """A cluster of one node with the operators; `grouped`: jobs of several instances are gangs."""
     async with AsyncExitStack() as stack:
         store, access = stack.enter_context(facade(tmp_path / "access"))
         cluster = await open_cluster()
@@ -90,7 +97,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         await stack.enter_async_context(background(run_controllers(cluster, volumes=tmp_path / "volumes")))
         await stack.enter_async_context(background(nodes.run()))
         await asyncio.wait_for(nodes.ready.wait(), 30)
-        for config in (training.config(), inference.config(), inference.endpoint_config()):
+        for config in (training.config(grouped=grouped), inference.config(), inference.endpoint_config()):
             await stack.enter_async_context(background(Controller(cluster, config).run()))
         yield World(cluster, store, access.endpoint())
         for kind in (TRAINING_JOB, ONLINE_DEPLOYMENT, ONLINE_ENDPOINT):

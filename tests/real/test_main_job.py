@@ -31,6 +31,9 @@ RARELY = {
     # Taken away when a plan leaves them out while the owner lives; else they go with their owner.
     *(Permission("gateway", "", resource, "delete") for resource in ("configmaps", "services")),
     Permission("gateway", "apps", "deployments", "delete"),
+    # Only for jobs of several instances, and the groups where there is Volcano (tests/real/test_distributed.py).
+    Permission("gateway", "", "pods", "patch"),
+    *(Permission("gateway", "scheduling.volcano.sh", "podgroups", verb) for verb in ("get", "watch", "create", "patch", "delete")),
     # A log that breaks off makes the agent ask whether its pod is still there.
     Permission("gateway", "", "pods", "get"),
     # An apply that conflicts looks at what is there.

@@ -45,10 +45,11 @@ async def _serve(enabled: frozenset[str], pinned: Mapping[str, str], folder: Pat
     from moorage.inference import controller as inference
     from moorage.kube.controller import Controller
     from moorage.kube.informer import Informers
-    from moorage.kube.kinds import ONLINE_DEPLOYMENT, TRAINING_JOB
+    from moorage.kube.kinds import ONLINE_DEPLOYMENT, POD_GROUP, TRAINING_JOB
     from moorage.kube.leader import LeaderElection, LeaseConfig
     from moorage.kube.owners import accepted_as_owners
     from moorage.kube.remote import connect
+    from moorage.kube.served import served
     from moorage.router.admin import serve_pages, text_page
     from moorage.specs.mounted import mounted
     from moorage.training import controller as training
@@ -63,7 +64,10 @@ async def _serve(enabled: frozenset[str], pinned: Mapping[str, str], folder: Pat
         informers = Informers(cluster)
         configs = []
         if "training" in enabled:
-            configs.append(training.config(pinned=pinned))
+            # Volcano that comes later is noticed when the agent starts again.
+            grouped = await served(cluster, POD_GROUP)
+            log.info("jobs of several instances: %s", "gangs of Volcano" if grouped else "plain pods, as there is no Volcano")
+            configs.append(training.config(pinned=pinned, grouped=grouped))
         if "inference" in enabled:
             configs += [inference.config(pinned=pinned), inference.endpoint_config()]
         controllers = [Controller(cluster, config, informers=informers) for config in configs]

@@ -59,7 +59,14 @@ def components(settings: ExtensionSettings) -> list[Component]:
     rows.append(Component("metrics-controller-manager", "Deployment", None, later))
     rows.append(Component("prometheus-operator", "Deployment", None, later))
     if settings.training:
-        rows.append(Component("volcano-scheduler", "Deployment", None, "jobs of one node need none"))
+        rows.append(
+            Component(
+                "volcano-scheduler",
+                "Deployment",
+                None,
+                "jobs of one instance need none; those of several become gangs where it is installed",
+            )
+        )
     rows.append(Component("fluent-bit", "DaemonSet", None, "the agent carries job and deployment logs itself"))
     return rows
 
@@ -220,6 +227,9 @@ def _agent_role(settings: ExtensionSettings) -> Manifest:
     ]
     if settings.training:
         rules.append({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": [*_WATCH, *_OWN]})
+        # Gangs, where there is Volcano; and the pods of a job of several are told of each other by an annotation.
+        rules.append({"apiGroups": ["scheduling.volcano.sh"], "resources": ["podgroups"], "verbs": [*_WATCH, *_OWN]})
+        rules.append({"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]})
     if settings.inference:
         rules.append({"apiGroups": ["apps"], "resources": ["deployments"], "verbs": [*_WATCH, *_OWN]})
         rules.append({"apiGroups": [""], "resources": ["services"], "verbs": _OWN})

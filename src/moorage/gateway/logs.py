@@ -18,7 +18,7 @@ from moorage.errors import Invalid, MoorageError, NotFound
 from moorage.gateway.desired import Target, is_desired, target_of
 from moorage.gateway.gather import gathered
 from moorage.gateway.outbox import CHUNK, Outbox
-from moorage.gateway.podlogs import JOB_LABEL, Source, ended, is_terminal, node_count, sources
+from moorage.gateway.podlogs import JOB_LABEL, Source, ended, is_terminal, layout_of, sources
 from moorage.ids import digest
 from moorage.kube.backoff import Backoff
 from moorage.kube.cluster import Cluster, LogOptions
@@ -121,7 +121,7 @@ class JobLogs:
     def _start(self, job: Manifest, pod: Manifest) -> list[asyncio.Task[None]]:
         """Follow what can be read of the pod by now; the tasks that do."""
         tasks = []
-        for source in sources(pod, node_count(job)) if is_desired(job) and self._group is not None else ():
+        for source in sources(pod, layout_of(job)) if is_desired(job) and self._group is not None else ():
             key = uid_of(pod), source.container
             stream = self._streams.get(key)
             if stream is None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from moorage.kube.metadata import labels_of
+from moorage.errors import Invalid
+from moorage.specs.distribution import Layout, index_of, layout, log_name
 from moorage.specs.manifest import Manifest
 
 JOB_LABEL = "moorage.dev/job"
 MAIN = "main"
 # Ours around the user's container; their logs matter when they fail.
-SYSTEM_CONTAINERS = ("environment", "fetch", "upload")
+SYSTEM_CONTAINERS = ("environment", "fetch", "upload", "peers")
 TERMINAL = frozenset({"Completed", "Failed", "Canceled"})
-_INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 class Source(NamedTuple):
@@ -23,39 +23,24 @@ class Source(NamedTuple):
     stream: str
 
 
-def sources(pod: Manifest, nodes: int) -> Iterator[Source]:
-    """The logs of a pod that are worth keeping and can be read by now.
-
-    Args:
-        nodes: how many pods the job has at a time.
-    """
+def sources(pod: Manifest, found: Layout) -> Iterator[Source]:
+    """The logs of a pod that are worth keeping and can be read by now, of a job of that layout."""
+    index = index_of(pod) or 0
     statuses = pod.get("status") or {}
     for status in (*(statuses.get("initContainerStatuses") or ()), *(statuses.get("containerStatuses") or ())):
         state = status.get("state") or {}
         ended = state.get("terminated")
         name = status["name"]
         if name == MAIN and (ended or state.get("running")):
-            yield Source(name, main_stream(rank(pod), nodes))
+            # Its first process writes there; the pod itself stores the files of the others.
+            yield Source(name, f"user_logs/{log_name(found.rank(index), found.world)}")
         elif name in SYSTEM_CONTAINERS and ended and ended.get("exitCode"):
-            yield Source(name, system_stream(name, rank(pod), nodes))
+            yield Source(name, system_stream(name, index, found.pods))
 
 
-def main_stream(rank: int, nodes: int) -> str:
-    """`user_logs/std_log.txt`; of several pods `user_logs/std_log_process_RANK.txt`, padded so that names sort."""
-    return "user_logs/std_log.txt" if nodes <= 1 else f"user_logs/std_log_process_{_padded(rank, nodes)}.txt"
-
-
-def system_stream(container: str, rank: int, nodes: int) -> str:
-    return f"system_logs/{container}.txt" if nodes <= 1 else f"system_logs/{container}_{_padded(rank, nodes)}.txt"
-
-
-def _padded(rank: int, nodes: int) -> str:
-    return str(rank).zfill(len(str(nodes - 1)))
-
-
-def rank(pod: Manifest) -> int:
-    index = (pod["metadata"].get("annotations") or {}).get(_INDEX) or labels_of(pod).get(_INDEX) or "0"
-    return int(index) if index.isdigit() else 0
+def system_stream(container: str, index: int, pods: int) -> str:
+    """`system_logs/CONTAINER.txt`; of several pods `system_logs/CONTAINER_INDEX.txt`, padded so that names sort."""
+    return f"system_logs/{container}.txt" if pods <= 1 else f"system_logs/{container}_{str(index).zfill(len(str(pods - 1)))}.txt"
 
 
 def ended(pod: Manifest | None, container: str) -> bool:
@@ -71,8 +56,12 @@ def ended(pod: Manifest | None, container: str) -> bool:
     )
 
 
-def node_count(job: Manifest) -> int:
-    return int((job["spec"].get("resources") or {}).get("instanceCount") or 1)
+def layout_of(job: Manifest) -> Layout:
+    """How the TrainingJob spreads over pods; one pod where its counts contradict each other, since then it has none."""
+    try:
+        return layout(job["spec"])
+    except Invalid:
+        return Layout()
 
 
 def is_terminal(job: Manifest) -> bool:

@@ -29,7 +29,7 @@ from moorage.kube.metadata import (
     version_of,
 )
 from moorage.kube.queue import WorkQueue
-from moorage.kube.reconcile import Observed, Plan
+from moorage.kube.reconcile import Note, Observed, Plan
 from moorage.specs.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -258,6 +258,8 @@ class Controller:
                 await self._ensure(parent, manifest)
             errors = await self._children.converge(parent, plan.children)
             await self._write_status(parent, without_nulls(plan.status))
+            for note in plan.notes:
+                await self._annotate(note)
         await self._record(parent, plan, errors)
         if errors:
             for error in errors[1:]:
@@ -278,6 +280,24 @@ class Controller:
             await self._cluster.create(kind, {**manifest, "metadata": metadata})
         except Conflict:
             log.debug("%s is there already", describe(manifest))
+
+    async def _annotate(self, note: Note) -> None:
+        metadata = note.of["metadata"]
+        present = metadata.get("annotations") or {}
+        if all(present.get(key) == value for key, value in note.annotations.items()):
+            return
+        # The uid makes it fail on an object that has taken the place of the one that was seen.
+        patch = {"metadata": {"uid": uid_of(note.of), "annotations": dict(note.annotations)}}
+        try:
+            await self._cluster.patch(self._kind_of(note.of), name_of(note.of), metadata.get("namespace"), patch)
+        except (NotFound, Conflict) as error:
+            log.debug("%s: %s", describe(note.of), error)  # its disappearance wakes the parent
+
+    def _kind_of(self, descendant: Manifest) -> Kind:
+        for declared in self._config.descendants:
+            if (declared.kind.api_version, declared.kind.kind) == (descendant["apiVersion"], descendant["kind"]):
+                return declared.kind
+        raise ValueError(f"{describe(descendant)} is to be annotated, but its kind is not among the controller's descendants")
 
     async def _write_status(self, parent: Manifest, planned: Manifest) -> None:
         stored: Manifest = parent.get("status") or {}

@@ -27,6 +27,19 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Annotations for a descendant, which belongs to another controller: a pod of the parent's Job. Others of its annotations stay.
+
+    Args:
+        of: the object as it was seen; of a kind among the controller's descendants.
+        annotations: what should stand there.
+    """
+
+    of: Manifest
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What should be.
 
@@ -36,6 +49,7 @@ class Plan:
         requeue_after: look again after this even if nothing changes.
         shared: complete manifests that several parents want alike, e.g. a namespace's volume claim: created while missing, owned by nobody, never
             changed or deleted. Their kinds stand in the controller's configuration.
+        notes: annotations for descendants, written when the children and the status are; nothing for those that have them.
         events: (type, reason, message) to record on the parent, `type` being Normal or Warning; repeated ones are counted, not multiplied.
     """
 
@@ -44,6 +58,7 @@ class Plan:
     requeue_after: timedelta | None = None
     events: Sequence[tuple[str, str, str]] = ()
     shared: Sequence[Manifest] = ()
+    notes: Sequence[Note] = ()
 
 
 Reconcile = Callable[[Observed], Plan]

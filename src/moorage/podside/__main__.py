@@ -51,6 +51,14 @@ def _run(options: Namespace, plan: Manifest) -> None:
             os.umask(0o022)
             if notice := prepare(plan, options.root):
                 _leave({"code": "EnvironmentSubstituted", "message": notice[:_MESSAGE_LIMIT]})
+        case "peers":
+            from moorage.podside.peers import Gate, wait
+            from moorage.specs.distribution import Layout
+
+            # As after `fetch`: whoever the image says runs the command beside these files.
+            os.umask(0)
+            place = {name: Path(mounted(str(getattr(options, name)), os.environ)) for name in ("annotation", "to", "logs")}
+            wait(Layout(**plan["layout"]), Gate(index=options.index, port=options.port, **place))
         case _:
             from moorage.podside.access import Access
             from moorage.podside.upload import upload
@@ -67,11 +75,17 @@ def _parser() -> ArgumentParser:
     fetch.add_argument("--patience", type=float, default=600, metavar="SECONDS", help="how long to wait for the workspace")
     environment = commands.add_parser("environment", help="prepare the Python environment")
     environment.add_argument("--root", type=Path, required=True)
+    peers = commands.add_parser("peers", help="wait until the job's other instances are there")
+    peers.add_argument("--annotation", type=Path, required=True, metavar="FILE", help="the pod's annotation, as the node keeps it")
+    peers.add_argument("--index", type=int, default=os.environ.get("JOB_COMPLETION_INDEX"), metavar="N", help="the pod's completion index")
+    peers.add_argument("--port", type=int, required=True, help="where process 0 listens")
+    peers.add_argument("--to", type=Path, required=True, metavar="DIR", help="for what the processes need")
+    peers.add_argument("--logs", type=Path, required=True, metavar="DIR", help="for the output of processes beyond the first")
     upload = commands.add_parser("upload", help="store outputs until SIGTERM, then the rest")
     upload.add_argument("--grace", type=float, default=100, metavar="SECONDS", help="time for the rest")
     upload.add_argument("--within", type=Path, metavar="DIR", help="the volume below which no link is followed to an output")
     upload.add_argument("--ready", type=Path, metavar="FILE", help="made once SIGTERM is understood")
-    for command in (fetch, environment, upload):
+    for command in (fetch, environment, peers, upload):
         command.add_argument("--plan", type=Path, required=True)
     for command in (fetch, upload):
         command.add_argument("--access", type=Path, required=True)

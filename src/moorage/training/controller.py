@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from moorage.kube.configuration import Child, ControllerConfig, Labelled, Related, Update, lies_in
-from moorage.kube.kinds import CONFIG_MAP, EVENT, INSTANCE_TYPE, JOB, NAMESPACE, POD, PVC, TRAINING_JOB
+from moorage.kube.kinds import CONFIG_MAP, EVENT, INSTANCE_TYPE, JOB, NAMESPACE, POD, POD_GROUP, PVC, TRAINING_JOB
 from moorage.specs.manifest import Manifest
 from moorage.specs.security import ENFORCE_LABEL
 from moorage.training import claims
@@ -15,14 +15,20 @@ from moorage.training.reconcile import reconcile
 _OURS = "moorage.dev/job"
 
 
-def config(namespace: str | None = None, *, pinned: Mapping[str, str] | None = None) -> ControllerConfig:
-    """The controller of TrainingJobs in one namespace, or in all. `pinned`: labels of the nodes that workloads may use (`nodeSelector.KEY`)."""
+def config(namespace: str | None = None, *, pinned: Mapping[str, str] | None = None, grouped: bool = False) -> ControllerConfig:
+    """The controller of TrainingJobs in one namespace, or in all.
+
+    Args:
+        pinned: labels of the nodes that workloads may use (`nodeSelector.KEY`).
+        grouped: the cluster serves Volcano's PodGroup, so that the pods of a job of several get a place together or not at all.
+    """
+    groups = (Child(POD_GROUP, labels=_OURS),) if grouped else ()
     return ControllerConfig(
         name="training",
         parent=TRAINING_JOB,
-        reconcile=partial(reconcile, pinned=pinned or {}),
+        reconcile=partial(reconcile, pinned=pinned or {}, grouped=grouped),
         manager="moorage-training",
-        children=(Child(JOB, labels=_OURS, update=Update.ON_DELETE), Child(CONFIG_MAP, labels=_OURS, update=Update.ON_DELETE)),
+        children=(Child(JOB, labels=_OURS, update=Update.ON_DELETE), Child(CONFIG_MAP, labels=_OURS, update=Update.ON_DELETE), *groups),
         # By label and not through the Job: pods outlive it for as long as they end, and a job is Canceled only once they are gone.
         descendants=(Labelled(POD, (_OURS,), _label),),
         related=(

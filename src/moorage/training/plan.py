@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from posixpath import basename
 
 from moorage.errors import Invalid
 from moorage.specs import workload
+from moorage.specs.distribution import layout
 from moorage.specs.manifest import Manifest
 
 WORK_FOLDER = "/mnt/azureml"
 CODE_FOLDER = f"{WORK_FOLDER}/code"
+# What processes of a job of several need to find each other, and the output of those beyond a pod's first.
+PEERS_FOLDER = f"{WORK_FOLDER}/.peers"
+USER_LOGS_FOLDER = f"{WORK_FOLDER}/user_logs"
 # Folders of the working folder that the original keeps with the run.
 _ARTIFACT_FOLDERS = ("outputs", "logs")
 
@@ -52,7 +57,12 @@ def plan(spec: Manifest) -> Manifest:
         uploads += [
             {"from": f"{CODE_FOLDER}/{folder}", "to": f"{artifacts.rstrip('/')}/{folder}", "kind": "folder"} for folder in _ARTIFACT_FOLDERS
         ]
+    together = layout(spec)
+    if artifacts and together.processes > 1:
+        uploads.append({"from": USER_LOGS_FOLDER, "to": f"{artifacts.rstrip('/')}/user_logs", "kind": "folder"})
     found: Manifest = {"downloads": downloads, "uploads": uploads, "folders": [CODE_FOLDER]}
+    if together.together:
+        found["layout"] = asdict(together)
     if environment := workload.environment_plan(spec.get("environment") or {}):
         found["environment"] = environment
     return found

@@ -1,6 +1,7 @@
-"""TrainingJob -> Job, ConfigMap and status.
+"""TrainingJob -> Job, ConfigMap, PodGroup and status.
 
-A Job that exists stays as it is: pod templates are immutable, so a changed instance type or a newer Moorage concerns later jobs only.
+A Job that exists stays as it is: pod templates are immutable, so a changed instance type or a newer Moorage concerns later jobs only. When one of
+several pods is lost, the Job goes with all its pods, and another one is made: `status.restarts` counts, and a Job whose annotation is behind must go.
 """
 
 from __future__ import annotations
@@ -11,43 +12,59 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 from moorage.errors import Invalid
-from moorage.kube.metadata import written
+from moorage.kube.metadata import controller_uid, written
 from moorage.kube.reconcile import Observed, Plan
 from moorage.specs import refusal, security, workload
 from moorage.specs.condition import Condition, find, merge, timestamp
+from moorage.specs.distribution import Layout, layout
 from moorage.specs.manifest import Manifest
 from moorage.specs.refusal import Refusal
-from moorage.training import claims, launchers
+from moorage.training import claims, instances, launchers
+from moorage.training.launchers import gang
 from moorage.training.plan import plan as job_plan
 from moorage.training.status import TERMINAL, Outcome, observe, pods_summary
 from moorage.training.template import Rendering, pod_template
 
 _MESSAGE_LIMIT = 8192
+# How often the pods of a job of several begin anew because the cluster took one of them away.
+_MOST_RESTARTS = 5
 _ANYWHERE: Mapping[str, str] = MappingProxyType({})
 
 
-def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE) -> Plan:
-    """The whole decision about one TrainingJob. `pinned`: labels of the nodes that the extension's settings allow."""
+def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE, grouped: bool = False) -> Plan:
+    """The whole decision about one TrainingJob.
+
+    Args:
+        pinned: labels of the nodes that the extension's settings allow.
+        grouped: the cluster's scheduler knows gangs (Volcano's PodGroup).
+    """
     earlier: Manifest = seen.parent.get("status") or {}
     if earlier.get("phase") in TERMINAL or seen.parent["metadata"].get("deletionTimestamp"):
         return Plan(status=None)
+    try:
+        found = layout(seen.parent["spec"])
+    except Invalid as error:
+        return _plan(seen, (), Outcome("Failed", error.code, error.message))
     job = _own_job(seen)
+    if found.together and not _stops(seen) and (plan := _anew(seen, job, found)) is not None:
+        return plan
     pods = _own_pods(seen)
-    outcome = observe(job, pods, _refusal(seen, job, pods))
+    outcome = _outcome(seen, job, pods, found)
     if outcome.terminal:
         return _plan(seen, _kept(seen, job) if job else (), outcome)
     stop = _stopping(seen, outcome)
     if stop is not None:
         return _stopped(seen, job, pods, stop)
     try:
-        children = _kept(seen, job) if job else desired(seen, pinned)
+        children = _kept(seen, job) if job else desired(seen, pinned, grouped)
     except Invalid as error:
         return _plan(seen, (), Outcome("Failed", error.code, error.message))
     shared = [workload.environments_claim(_metadata(seen)["namespace"])] if workload.prepared(seen.parent["spec"]["environment"]) else []
-    return replace(_plan(seen, children, outcome, requeue_after=_time_left(seen, outcome)), shared=shared)
+    notes = instances.notes(_of(job, pods), found) if found.together else []
+    return replace(_plan(seen, children, outcome, requeue_after=_time_left(seen, outcome)), shared=shared, notes=notes)
 
 
-def desired(seen: Observed, pinned: Mapping[str, str]) -> list[Manifest]:
+def desired(seen: Observed, pinned: Mapping[str, str], grouped: bool = False) -> list[Manifest]:
     """The ConfigMap and the launcher's objects.
 
     Raises:
@@ -55,15 +72,77 @@ def desired(seen: Observed, pinned: Mapping[str, str]) -> list[Manifest]:
     """
     spec = seen.parent["spec"]
     metadata = _metadata(seen)
-    launch = launchers.choose(spec)
+    found = layout(spec)
+    launch = launchers.choose(found)
     pod = pod_template(metadata["name"], spec, list(seen.related.get("InstanceType", ())), _claims(seen), pinned, _restricted(seen))
-    return [workload.plan_config_map(metadata, job_plan(spec)), *launch(Rendering(metadata, spec, pod))]
+    uid = str(seen.parent["metadata"].get("uid") or "")
+    rendering = Rendering(metadata, spec, pod, found, uid, _restarts(seen), grouped)
+    return [workload.plan_config_map(metadata, job_plan(spec)), *launch(rendering)]
+
+
+def _outcome(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], found: Layout) -> Outcome:
+    if found.together:
+        own = _of(job, pods)
+        return instances.observe(job, own, found, _refusal(seen, job, own))
+    return observe(job, pods, _refusal(seen, job, pods))
 
 
 def _kept(seen: Observed, job: Manifest) -> list[Manifest]:
-    """The living Job as it is, beside its ConfigMap."""
-    found = {"apiVersion": "batch/v1", "kind": "Job", "metadata": written(job), "spec": job.get("spec") or {}}
-    return [workload.plan_config_map(_metadata(seen), job_plan(seen.parent["spec"])), found]
+    """The living Job as it is, beside its ConfigMap and PodGroup."""
+    living = {"apiVersion": "batch/v1", "kind": "Job", "metadata": written(job), "spec": job.get("spec") or {}}
+    return [*_beside(seen), living]
+
+
+def _beside(seen: Observed) -> list[Manifest]:
+    """What stays when the Job goes to be made anew."""
+    metadata = _metadata(seen)
+    groups = [gang.group(metadata, group["spec"]["minMember"]) for group in seen.children.get("PodGroup", ())]
+    return [workload.plan_config_map(metadata, job_plan(seen.parent["spec"])), *groups]
+
+
+# Beginning anew: the count is written down before the Job goes, so that whoever comes next knows which Job is the former one.
+
+
+def _anew(seen: Observed, job: Manifest | None, found: Layout) -> Plan | None:
+    """The plan while the pods of a job of several begin anew; None while nothing of the kind goes on."""
+    restarts = _restarts(seen)
+    behind = job is not None and _attempt(job) < restarts
+    earlier = seen.parent.get("status") or {}
+    if behind or (job is None and restarts and _own_pods(seen)):
+        said = str(earlier.get("message") or "")
+        return _plan(seen, _beside(seen), Outcome("Queued", "Restarting", said))
+    pods = _of(job, _own_pods(seen))
+    why = instances.lost(pods, found)
+    if not why or job is None:
+        return None
+    if restarts >= _MOST_RESTARTS:
+        message = f"{why} The job has begun anew {restarts} times already, and is given up."
+        return _plan(seen, _beside(seen), Outcome("Failed", "InstanceLost", message))
+    message = f"{why} The other instances cannot go on without it: all begin anew ({restarts + 1} of at most {_MOST_RESTARTS} times)."
+    plan = _plan(seen, _kept(seen, job), Outcome("Queued", "Restarting", message), requeue_after=timedelta(seconds=1))
+    assert plan.status is not None
+    status = {**plan.status, "restarts": restarts + 1}
+    return replace(plan, status=status, events=[*plan.events, ("Warning", "Restarting", message)])
+
+
+def _stops(seen: Observed) -> bool:
+    recorded = find((seen.parent.get("status") or {}).get("conditions"), "Stopping")
+    return bool(seen.parent["spec"].get("cancelRequested") or (recorded and recorded.get("status") == "True"))
+
+
+def _restarts(seen: Observed) -> int:
+    return int((seen.parent.get("status") or {}).get("restarts") or 0)
+
+
+def _attempt(job: Manifest) -> int:
+    text = str((job["metadata"].get("annotations") or {}).get(gang.ATTEMPT) or "")
+    return int(text) if text.isdigit() else 0
+
+
+def _of(job: Manifest | None, pods: Sequence[Manifest]) -> list[Manifest]:
+    """The pods of this very Job: those of a former one may still be ending."""
+    uid = (job or {"metadata": {}})["metadata"].get("uid")
+    return [pod for pod in pods if controller_uid(pod) == uid]
 
 
 def _metadata(seen: Observed) -> Manifest:
@@ -162,6 +241,8 @@ def _plan(
         "pods": pods_summary(_own_pods(seen)) or earlier.get("pods") or [],
         "conditions": merge(earlier.get("conditions") or (), found, now=seen.now, generation=generation),
     }
+    if restarts := _restarts(seen):
+        status["restarts"] = restarts
     if started := outcome.started or earlier.get("startTime"):
         status["startTime"] = started
     if outcome.exit_code is not None and outcome.terminal:

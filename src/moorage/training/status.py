@@ -46,15 +46,15 @@ def observe(job: Manifest | None, pods: Sequence[Manifest], refused: Refusal | N
     conditions = ((job or {}).get("status") or {}).get("conditions")
     failed = find(conditions, "Failed")
     if failed and failed.get("status") == "True":
-        return _failure(pod) if pod and _phase(pod) == "Failed" else _job_failure(failed, pod)
+        return failure(pod) if pod and phase_of(pod) == "Failed" else job_failure(failed, pod)
     complete = find(conditions, "Complete")
     if complete and complete.get("status") == "True":
-        return _success(pod)
-    if refused and (pod is None or _phase(pod) == "Failed"):
+        return success(pod)
+    if refused and (pod is None or phase_of(pod) == "Failed"):
         return Outcome("Queued", refused.reason, refused.message)
     if pod is None:
         return Outcome("Queued", "Starting", "Waiting for the cluster to create the job's pod.")
-    return _progress(pod)
+    return progress(pod)
 
 
 def pods_summary(pods: Sequence[Manifest]) -> list[Manifest]:
@@ -63,7 +63,7 @@ def pods_summary(pods: Sequence[Manifest]) -> list[Manifest]:
     for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"])):
         metadata = pod["metadata"]
         index = (metadata.get("annotations") or {}).get("batch.kubernetes.io/job-completion-index")
-        summary: Manifest = {"name": metadata["name"], "phase": _phase(pod) or "Pending"}
+        summary: Manifest = {"name": metadata["name"], "phase": phase_of(pod) or "Pending"}
         if index is not None and str(index).isdigit():
             summary["rank"] = int(index)
         if node := (pod.get("spec") or {}).get("nodeName"):
@@ -77,19 +77,21 @@ def pods_summary(pods: Sequence[Manifest]) -> list[Manifest]:
     return found
 
 
-def _phase(pod: Manifest) -> str:
+def phase_of(pod: Manifest) -> str:
+    """`status.phase`; empty while the node has said nothing."""
     return str((pod.get("status") or {}).get("phase") or "")
 
 
-def _progress(pod: Manifest) -> Outcome:
+def progress(pod: Manifest) -> Outcome:
+    """Where a pod stands whose Job has not ended."""
     main = pod_status.container(pod, workload.MAIN_CONTAINER)
     if finished := pod_status.ended(main):
         return Outcome(
             "Finalizing", "StoringOutputs", "The command has ended; its outputs are being stored.", finished.exit_code, finished.started
         )
-    if _phase(pod) == "Failed" and pod_status.running(main) is None:
+    if phase_of(pod) == "Failed" and pod_status.running(main) is None:
         return Outcome("Preparing", "StartingPod", "The pod ended before the command began; the cluster replaces it or gives the job up.")
-    if _phase(pod) in ("Succeeded", "Failed"):
+    if phase_of(pod) in ("Succeeded", "Failed"):
         return Outcome("Finalizing", "PodEnded", "The pod has ended; waiting for the cluster to conclude the job.")
     if begun := pod_status.running(main):
         return Outcome("Running", "Running", "The command is running.", started=begun.get("startedAt"))
@@ -106,7 +108,8 @@ def _progress(pod: Manifest) -> Outcome:
     return Outcome("Preparing", "StartingPod", f"Node {pod['spec']['nodeName']} is starting the pod.")
 
 
-def _success(pod: Manifest | None) -> Outcome:
+def success(pod: Manifest | None) -> Outcome:
+    """How a pod of a Job that is complete has ended."""
     if pod is None:
         return Outcome("Completed", "Completed", "The command has ended; its pod is gone.", 0)
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
@@ -118,7 +121,8 @@ def _success(pod: Manifest | None) -> Outcome:
     return Outcome("Completed", "Completed", "The command succeeded and its outputs are stored.", 0, started, finished)
 
 
-def _failure(pod: Manifest) -> Outcome:
+def failure(pod: Manifest) -> Outcome:
+    """Why the pod that failed ended the job."""
     status = pod.get("status") or {}
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
     if reason := status.get("reason"):
@@ -153,7 +157,8 @@ def _command_failure(pod: Manifest, main: Ended) -> Outcome:
     return Outcome("Failed", "CommandFailed", f"The command ended with exit code {main.exit_code}.{tail}{appendix}", *_times(main))
 
 
-def _job_failure(condition: Manifest, pod: Manifest | None) -> Outcome:
+def job_failure(condition: Manifest, pod: Manifest | None) -> Outcome:
+    """What the Job itself says, where no pod tells."""
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER)) if pod else None
     return Outcome(
         "Failed", condition.get("reason") or "JobFailed", condition.get("message") or "The cluster ended the job.", *_times(main)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from moorage.errors import Invalid
 from moorage.specs import command, instance_type, security, workload
+from moorage.specs.distribution import Layout
 from moorage.specs.manifest import Manifest
 from moorage.specs.quantities import parse_quantity
 from moorage.training.claims import Claims
@@ -17,6 +18,7 @@ UPLOAD_CONTAINER = "upload"
 # gigabytes and a restart of the workspace service, short enough to wait for.
 _GRACE_SECONDS = 120
 _GRACE_RESERVE = 10
+ONE_POD = Layout()
 _UPLOAD_READY = f"{WORK_FOLDER}/.upload-ready"
 
 
@@ -28,11 +30,19 @@ class Rendering:
         metadata: namespace, name and labels of the job's objects.
         spec: the TrainingJob's.
         pod: template of one pod that runs the whole command.
+        layout: how many of them there are, and what each does.
+        uid: the TrainingJob's.
+        attempt: how often the pods of a job of several were started anew.
+        grouped: the cluster's scheduler knows gangs (PodGroup).
     """
 
     metadata: Manifest
     spec: Manifest
     pod: Manifest
+    layout: Layout = ONE_POD
+    uid: str = ""
+    attempt: int = 0
+    grouped: bool = False
 
 
 def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claims, pinned: Mapping[str, str], restricted: bool) -> Manifest:
@@ -53,7 +63,7 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
     resources = spec.get("resources") or {}
     instance = instance_type.choose(resources.get("instanceType"), types)
     text = command.resolve(spec["command"], input_values(spec), output_values(spec))
-    work = [{"name": "work", "mountPath": WORK_FOLDER}]
+    work = work_mounts()
     claim_volumes = [{"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim}} for index, (claim, _) in _numbered(claims)]
     claim_mounts = [{"name": f"claim-{index}", "mountPath": path} for index, (_, path) in _numbered(claims)]
     shm_volumes, shm_mounts = _shared_memory(resources.get("shmSize"))
@@ -89,6 +99,11 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
             *shm_volumes,
         ],
     }
+
+
+def work_mounts() -> list[Manifest]:
+    """The volume that all containers of the pod but `environment` share."""
+    return [{"name": "work", "mountPath": WORK_FOLDER}]
 
 
 def _numbered(claims: Claims) -> list[tuple[int, tuple[str, str]]]:

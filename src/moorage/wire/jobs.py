@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from moorage.errors import Invalid
-from moorage.specs import command
+from moorage.specs import command, distribution
 from moorage.specs.durations import parse_duration
 from moorage.specs.jobs import references
 from moorage.wire.bodies import Body, read
@@ -42,7 +42,8 @@ class JobOutput(Body):
 
 class JobResources(Body):
     instance_type: str | None = None
-    instance_count: Annotated[int, Field(ge=1)] = 1
+    instance_count: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_instance_count: Annotated[int, Field(ge=1)] | None = None
     shm_size: Annotated[str, StringConstraints(pattern=r"^\d+[bkmgBKMG]$")] | None = None
 
 
@@ -106,6 +107,7 @@ def read_command_job(raw: object) -> CommandJob:
     """
     job = read(CommandJob, raw)
     _check_references(job)
+    _check_counts(job)
     longest = (job.limits or JobLimits()).longest
     if longest is not None and longest < timedelta(seconds=1):
         raise Invalid("properties.limits.timeout must be at least one second (PT1S).", target="properties.limits.timeout")
@@ -118,6 +120,19 @@ def read_command_job(raw: object) -> CommandJob:
                     target=target,
                 )
     return job
+
+
+def _check_counts(job: CommandJob) -> None:
+    """Refuse instance counts that contradict each other."""
+    wanted = job.resources or JobResources()
+    most = wanted.max_instance_count
+    if most is not None and wanted.instance_count > most:
+        raise Invalid(
+            f"properties.resources.instanceCount is {wanted.instance_count}, above maxInstanceCount {most}. Lower it, or raise max_instance_count.",
+            target="properties.resources.instanceCount",
+        )
+    if (spread := job.distribution) is not None:
+        distribution.check(spread.distribution_type, wanted.instance_count, spread.worker_count, spread.parameter_server_count)
 
 
 def _check_references(job: CommandJob) -> None:

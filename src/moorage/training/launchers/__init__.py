@@ -1,4 +1,4 @@
-"""Launchers turn one pod template into the objects that run a job: one pod now, ranks of a distributed job later."""
+"""Launchers turn one pod template into the objects that run a job: one pod, or the pods of a job of several."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from moorage.errors import Invalid
+from moorage.specs.distribution import Layout
 from moorage.specs.manifest import Manifest
-from moorage.training.launchers import plain
+from moorage.training.launchers import gang, plain
 from moorage.training.template import Rendering
 
 
@@ -17,16 +18,12 @@ class Launcher(Protocol):
     def __call__(self, rendering: Rendering) -> Sequence[Manifest]: ...
 
 
-def choose(spec: Manifest) -> Launcher:
-    """The launcher of a job's distribution; Invalid for one that is not there yet."""
-    count = (spec.get("resources") or {}).get("instanceCount", 1)
-    distribution = (spec.get("distribution") or {}).get("type")
-    if distribution or count > 1:
-        wish = f"{distribution} on {count} instances" if distribution else f"{count} instances"
+def choose(found: Layout) -> Launcher:
+    """The launcher of a job's layout; Invalid for one that is not there yet."""
+    if found.type == "Mpi":
         raise Invalid(
-            f"The job asks for {wish}; distributed training comes with a later version. "
-            "Run it with instance_count 1 and without distribution.",
+            f"The job asks for Mpi on {found.pods} instances; MPI comes with a later version. Use the distribution PyTorch, or none.",
             code="DistributionNotSupported",
-            target="distribution" if distribution else "resources.instance_count",
+            target="distribution",
         )
-    return plain.launch
+    return gang.launch if found.together else plain.launch

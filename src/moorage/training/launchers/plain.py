@@ -7,7 +7,7 @@ from moorage.specs.manifest import Manifest
 from moorage.training.template import UPLOAD_CONTAINER, Rendering
 
 # How often a pod that was killed while it was being prepared is replaced.
-_RETRIES = 3
+RETRIES = 3
 KILLED = 137
 
 
@@ -20,7 +20,7 @@ def launch(rendering: Rendering) -> list[Manifest]:
         "spec": {
             "parallelism": 1,
             "completions": 1,
-            "backoffLimit": _RETRIES,
+            "backoffLimit": RETRIES,
             "podFailurePolicy": {"rules": failure_rules(rendering.pod)},
             "template": {"metadata": {"labels": rendering.metadata["labels"]}, "spec": rendering.pod},
         },

@@ -1,0 +1,80 @@
+"""`peers`: the last init container of a pod that trains together with others. It waits until the operator has written where they are, and leaves
+beside the user's code what the processes need to find each other.
+
+The annotation arrives as a file of a downward API volume, which the node rewrites when the pod changes: looking at it costs no request.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from time import sleep
+
+from moorage.errors import Invalid
+from moorage.specs.distribution import Layout, log_name, variables
+
+_LOOK_AGAIN = timedelta(milliseconds=200)
+_START = Path(__file__).with_name("start.sh")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the operator tells the container.
+
+    Args:
+        annotation: the file that the node keeps like the pod's annotation; empty while there is none.
+        index: the pod's completion index.
+        port: where process 0 listens.
+        to: folder for `instance.sh` (variables), `peers.json` (the annotation) and `start.sh`, which runs the command.
+        logs: folder for the output of processes other than the pod's first.
+    """
+
+    annotation: Path
+    index: int
+    port: int
+    to: Path
+    logs: Path
+
+
+def wait(found: Layout, gate: Gate) -> None:
+    """Return once the peers are known and written down. There is no time limit: the operator says in the job's status what is waited for.
+
+    Raises:
+        Invalid: the annotation is not of the job's form.
+    """
+    print(f"Waiting for the other {found.pods - 1} of {found.pods} instances", flush=True)
+    while not (text := gate.annotation.read_text(encoding="utf-8")):
+        sleep(_LOOK_AGAIN.total_seconds())
+    addresses = _addresses(text, found)
+    gate.to.mkdir(parents=True, exist_ok=True)
+    gate.logs.mkdir(parents=True, exist_ok=True)
+    (gate.to / "peers.json").write_text(text, encoding="utf-8")
+    (gate.to / "instance.sh").write_text(_assignments(found, gate, variables(found, addresses, gate.index, gate.port)), encoding="utf-8")
+    shutil.copyfile(_START, gate.to / "start.sh")
+    print(f"All {found.pods} instances are there: {' '.join(addresses)}", flush=True)
+
+
+def _addresses(text: str, found: Layout) -> list[str]:
+    try:
+        addresses = [str(peer["address"]) for peer in json.loads(text)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise Invalid(
+            f"The annotation with the peers is not a JSON list of pods with addresses: {text[:200]}", code="InvalidPeers"
+        ) from error
+    if len(addresses) != found.pods:
+        raise Invalid(f"The annotation names {len(addresses)} peers; the job has {found.pods} instances.", code="InvalidPeers")
+    return addresses
+
+
+def _assignments(found: Layout, gate: Gate, known: Mapping[str, str]) -> str:
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in known.items()]
+    lines += [
+        f"log_{local}={shlex.quote(str(gate.logs / log_name(found.rank(gate.index, local), found.world)))}"
+        for local in range(found.processes)
+    ]
+    return "\n".join(lines) + "\n"

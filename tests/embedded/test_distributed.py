@@ -1,0 +1,143 @@
+"""Jobs of several instances on the embedded cluster: real processes that find each other, fail together and begin anew together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.embedded.test_operators_pods import NAMESPACE, World, a_world, job
+
+from moorage.kube.cluster import LogOptions
+from moorage.kube.kinds import EVENT, JOB, POD, POD_GROUP, TRAINING_JOB
+from moorage.specs.manifest import Manifest
+from moorage.testing.world import until_all
+
+PATIENCE = timedelta(seconds=90)
+# Every process sends its number to process 0, which answers with the sum: an all-reduce in plain Python, so that the test needs no framework.
+REDUCE = """
+import json, os, pathlib, socket, time
+rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+if rank == 0:
+    with socket.create_server(place) as server:
+        others = [server.accept()[0] for _ in range(world - 1)]
+    total = sum(int(each.recv(100)) for each in others)
+    for each in others:
+        each.sendall(str(total).encode())
+else:
+    while True:
+        try:
+            connection = socket.create_connection(place)
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    connection.sendall(str(rank).encode())
+    total = int(connection.recv(100))
+print(f"process {rank} of {world}, {local} of {os.environ['LOCAL_WORLD_SIZE']} on {os.environ['NODE_RANK']}: {total}")
+out = pathlib.Path("outputs")
+(out / f"rank-{rank}").write_text(json.dumps({name: os.environ.get(name) for name in ("RANK", "NODE_RANK", "AZUREML_NODE_COUNT", "AZUREML_RUN_ID")}))
+"""
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with a_world(tmp_path, grouped=True) as found:
+        yield found
+
+
+def several(command: str, instances: int = 2, **more: Any) -> Manifest:
+    return job(command, resources={"instanceCount": instances}, artifactsUri="a/run/j", **more)
+
+
+async def test_four_processes_on_two_instances_find_each_other(world: World) -> None:
+    world.store.blobs["c/code/reduce.py"] = REDUCE.encode()
+    spec = several("python reduce.py", code={"uri": "c/code"}, distribution={"type": "PyTorch", "processCountPerInstance": 2})
+    await world.submit(TRAINING_JOB, "sum", spec)
+    status = await world.finished("sum")
+    assert (status["phase"], status["exitCode"]) == ("Completed", 0), status
+    assert status["message"] == "The command succeeded on all 2 instances and its outputs are stored."
+    assert [each["rank"] for each in status["pods"]] == [0, 1]
+    logs = [await log_of(world, each["name"]) for each in status["pods"]]
+    assert logs == ["process 0 of 4, 0 of 2 on 0: 6\n", "process 2 of 4, 0 of 2 on 1: 6\n"]
+    stored = {name: content for name, content in world.store.blobs.items() if name.startswith("a/run/j/")}
+    assert stored["a/run/j/user_logs/std_log_process_1.txt"] == b"process 1 of 4, 1 of 2 on 0: 6\n"
+    assert stored["a/run/j/user_logs/std_log_process_3.txt"] == b"process 3 of 4, 1 of 2 on 1: 6\n"
+    assert {f"a/run/j/outputs/rank-{rank}" for rank in range(4)} <= stored.keys()
+    assert b'"NODE_RANK": "1", "AZUREML_NODE_COUNT": "2", "AZUREML_RUN_ID": "j"' in stored["a/run/j/outputs/rank-3"]
+    group = await world.cluster.get(POD_GROUP, "sum", NAMESPACE)
+    assert group["spec"]["minMember"] == 2
+    pods = (await world.cluster.list(POD, NAMESPACE)).items
+    assert {pod["spec"]["schedulerName"] for pod in pods} == {"volcano"}
+
+
+async def log_of(world: World, pod: str) -> str:
+    return b"".join([chunk async for chunk in world.cluster.logs(NAMESPACE, pod, LogOptions(container="main"))]).decode()
+
+
+@pytest.mark.slow  # several pods of real processes each
+async def test_a_failing_process_ends_the_others_and_the_job_has_its_exit_code_and_last_lines(world: World) -> None:
+    command = 'if [ "$RANK" = 3 ]; then echo "no such layer" >&2; exit 7; fi; exec sleep 600'
+    await world.submit(TRAINING_JOB, "bad", several(command, distribution={"type": "PyTorch", "processCountPerInstance": 2}))
+    status = await world.finished("bad")
+    assert (status["phase"], status["reason"], status["exitCode"]) == ("Failed", "CommandFailed", 7), status
+    assert status["message"].startswith("Instance 1: The command ended with exit code 7."), status
+    assert "Process 3 ended with exit code 7. The last lines of user_logs/std_log_process_3.txt:\nno such layer" in status["message"]
+    assert (await world.cluster.get(JOB, "bad", NAMESPACE))["status"].get("active", 0) == 0
+
+
+@pytest.mark.slow  # several pods of real processes each
+async def test_without_a_distribution_the_command_runs_once_on_each_instance_and_a_kill_is_a_failure(world: World) -> None:
+    command = 'echo "$RANK of $WORLD_SIZE"; [ "$NODE_RANK" = 1 ] && kill -9 $$; exec sleep 600'
+    await world.submit(TRAINING_JOB, "killed", several(command, 3))
+    status = await world.finished("killed")
+    assert (status["phase"], status["reason"], status["exitCode"]) == ("Failed", "CommandFailed", 137), status
+    assert status["message"].startswith("Instance 1: The command ended with exit code 137."), status
+
+
+@pytest.mark.slow  # several pods of real processes each
+async def test_a_canceled_job_leaves_no_instance(world: World) -> None:
+    await world.submit(TRAINING_JOB, "long", several("exec sleep 600"))
+    running = await world.status(TRAINING_JOB, "long", lambda each: each.get("phase") == "Running")
+    assert running["startTime"]
+    await world.cluster.patch(TRAINING_JOB, "long", NAMESPACE, {"spec": {"cancelRequested": True}})
+    status = await world.finished("long")
+    assert (status["phase"], status["reason"]) == ("Canceled", "CancelRequested")
+    assert (await world.cluster.list(POD, NAMESPACE)).items == []
+
+
+@pytest.mark.slow  # several pods of real processes each
+async def test_a_gang_waits_until_all_instances_have_a_place(world: World) -> None:
+    await world.submit(TRAINING_JOB, "wide", several("true", 200))
+    status = await world.status(TRAINING_JOB, "wide", lambda each: each.get("reason") == "Unschedulable")
+    assert status["phase"] == "Queued" and "200 instances wait for nodes" in status["message"], status
+    await world.cluster.patch(TRAINING_JOB, "wide", NAMESPACE, {"spec": {"cancelRequested": True}})
+    assert (await world.finished("wide"))["phase"] == "Canceled"
+
+
+@pytest.mark.slow  # several pods of real processes each
+async def test_when_an_instance_is_lost_all_begin_anew(world: World) -> None:
+    # The second time there is a blob to find, so that it ends.
+    await world.submit(TRAINING_JOB, "again", several("[ -e again ] && exit 0; exec sleep 600", code={"uri": "c/code"}))
+    world.store.blobs["c/code/first"] = b""
+    await world.status(TRAINING_JOB, "again", lambda each: each.get("phase") == "Running")
+    pods = await until_all(world.cluster, POD, NAMESPACE, lambda pods: len(pods) == 2 and all(met(pod) for pod in pods), within=PATIENCE)
+    world.store.blobs["c/code/again"] = b""
+    lost = next(pod for pod in pods if pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == "1")
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    conditions = [*lost["status"]["conditions"], condition]
+    await world.cluster.patch(POD, lost["metadata"]["name"], NAMESPACE, {"status": {"conditions": conditions}}, subresource="status")
+    await world.cluster.delete(POD, lost["metadata"]["name"], NAMESPACE)
+    status = await world.finished("again")
+    assert (status["phase"], status["restarts"]) == ("Completed", 1), status
+    events = (await world.cluster.list(EVENT, fields="involvedObject.kind=TrainingJob")).items
+    said = next(event["message"] for event in events if event["reason"] == "Restarting")
+    assert said.startswith("Instance 1 was lost: Eviction API: evicting. The other instances cannot go on without it"), said
+    left = (await world.cluster.list(POD, NAMESPACE)).items
+    assert {pod["metadata"]["uid"] for pod in left}.isdisjoint(pod["metadata"]["uid"] for pod in pods)
+
+
+def met(pod: Manifest) -> bool:
+    return "moorage.dev/peers" in (pod["metadata"].get("annotations") or {})
