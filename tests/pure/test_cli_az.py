@@ -302,6 +302,26 @@ def test_the_executable_runs_and_spares_what_is_not_ours(tmp_path: Path, capfd: 
     assert "cannot be written" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("ml registry list -g g", "`az ml environment create --registry-name azureml`"),
+        ("ml feature-store show --name f --resource-group g", "feature stores are not supported yet"),
+        ("ml feature-set create --file f.yml", "feature stores are not supported yet"),
+        ("ml connection create --file c.yml", "pass secrets through the cluster"),
+        ("ml serverless-endpoint create -f e.yml", "`az ml online-endpoint create`"),
+    ],
+)
+def test_nouns_without_a_counterpart_are_refused_with_the_reason(line: str, reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    assert reason in capfd.readouterr().err
+
+
+def test_providers_are_registered_for_scripts_that_wait_for_it(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["provider", "show", "--namespace", "Microsoft.Kubernetes", "--query", "registrationState", "-o", "tsv"]) == 0
+    assert capfd.readouterr().out == "Registered\n"
+
+
 def test_errors_are_sentences_as_those_of_az(capfd: pytest.CaptureFixture[str]) -> None:
     for words in (["account", "show"], ["nosuch"], ["account", "show", "-o", "json"]):
         assert az(capfd, *words)[2].startswith("error: ")

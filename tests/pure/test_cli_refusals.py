@@ -26,6 +26,7 @@ from moorage.cli.main import application, main
         ("online-deployment create -f d.yml --local --local-enable-gpu", "there is no serving without a cluster"),
         ("online-deployment create -f d.yml --vscode-debug", "has the traceback"),
         ("online-deployment create -f d.yml --package-model", "no images are built here"),
+        ("online-deployment create -f d.yml --with-package", "no images are built here"),
         ("compute create -n c --type ComputeInstance --size S", "machines belong to a Kubernetes cluster"),
         ("compute start -n c", "they belong to the cluster"),
         ("compute delete -n c --yes", "`moorage compute detach` takes it off the workspace"),

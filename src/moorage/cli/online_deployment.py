@@ -42,7 +42,9 @@ def _original_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         refused_option("--local-enable-gpu", reason="there is no serving without a cluster; name an instance type with GPUs."),
         refused_option("--vscode-debug", reason="no debugger is attached; `moorage online-deployment get-logs` has the traceback."),
-        refused_option("--package-model", reason="no images are built here; model, code and environment travel separately."),
+        refused_option(
+            "--package-model", "--with-package", reason="no images are built here; model, code and environment travel separately."
+        ),
         accepted_option("--skip-script-validation", meaning="scoring scripts are not run on this machine."),
         local_option(),
         web_option(),

@@ -247,6 +247,13 @@ def register_provider(session: Session, name: str, wait: bool) -> None:
     session.say(f"provider '{name}': nothing to register")
 
 
+@command(providers, "show", examples=["az provider show -n Microsoft.Kubernetes --query registrationState -o tsv"])
+@click.option("--namespace", "--name", "-n", "name", required=True, metavar="NAME", help="Name of the provider.")
+def show_provider(session: Session, name: str) -> Manifest:
+    """Say that a provider is registered, which scripts wait for."""
+    return {"namespace": name, "registrationState": "Registered"}
+
+
 @command(None, "version", examples=["az version"])
 def version(session: Session) -> Manifest:
     """Show Moorage's version; there is no other `az` below it."""

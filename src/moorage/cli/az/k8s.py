@@ -162,7 +162,8 @@ def delete(session: Session, name: str, force: bool, no_wait: bool, yes: bool, *
 @command(connected, "connect", table="clusters", examples=["az connectedk8s connect -n factory -g research"])
 @name_option("cluster")
 @click.option("--location", "-l", metavar="PLACE", help="Accepted; there is one place.")
-def connect(session: Session, name: str, location: str | None) -> Manifest:
+@click.option("--no-wait", is_flag=True, help="Accepted; a registration is done at once.")
+def connect(session: Session, name: str, **ignored: str | bool | None) -> Manifest:
     """Register a cluster; installing the extension connects it."""
     assert clusters.register.callback is not None
     made: Manifest = clusters.register.callback(session, name)

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from moorage.cli.az.words import expand
-from moorage.cli.commands import SETTINGS, LazyGroup
+from moorage.cli.commands import SETTINGS, LazyGroup, refused_command
 from moorage.cli.main import COMMANDS, run
+from moorage.wire.documents.support import KINDS
 
 _NOUNS = (
     "job",
@@ -43,6 +44,14 @@ ml = LazyGroup(
     no_args_is_help=True,
     context_settings=SETTINGS,
 )
+
+for _noun, _reason in (
+    ("registry", KINDS["registry"].replace("`moorage ", "`az ml ")),
+    ("connection", KINDS["workspaceConnection"]),
+    *((noun, KINDS["featureStore"]) for noun in ("feature-store", "feature-set", "feature-store-entity")),
+    ("serverless-endpoint", "models are served by online endpoints of your own cluster: `az ml online-endpoint create`."),
+):
+    refused_command(ml, _noun, _reason)
 
 application = LazyGroup(
     "az",
