@@ -44,6 +44,9 @@ def test_words_about_a_version_change_and_it_is_archived_and_restored(noun: str,
     assert (made["version"], made["description"], made["tags"]) == ("1", "second", {"team": "vision", "n": "1"})
     assert good(moorage(noun, "show", "-n", name, "-v", "1"))["description"] == "second"
     assert good(moorage(noun, "update", "-n", name, "-v", "1", "--set", "tags.team=null"))["tags"] == {"n": "1"}
+    assert good(moorage(noun, "update", "-n", name, "-v", "1", "--set", "tags.m=1", "--force-string", "--remove", "tags.n"))["tags"] == {
+        "m": "1"
+    }
     code, _, err = moorage(noun, "update", "-n", name, "-v", "1", "--set", "path=elsewhere")
     assert code == 2 and f"of a {noun} only " in err and "create a new version" in err
 
@@ -190,6 +193,7 @@ def test_a_compute_is_relabelled_its_nodes_listed_and_no_machine_made(agent: Age
     identity = {"type": "user_assigned", "user_assigned_identities": [{"resource_id": id}]}
     good(moorage("compute", "update", "-n", "local", "--set", f"identity={json.dumps(identity)}"))
     assert good(moorage("compute", "update", "-n", "local", "--set", "tags.n=1"))["identity"] == identity, "what is not named stays"
+    assert good(moorage("compute", "update", "-n", "local", "--identity-type", "system_assigned"))["identity"]["type"] == "system_assigned"
     (node,) = good(moorage("compute", "list-nodes", "-n", "local"))
     assert (node["node_id"], node["node_state"], node["allocatable"]["cpu"]) == ("n1", "idle", "4")
     assert [each["name"] for each in good(moorage("compute", "list", "--type", "kubernetes"))] == ["local"]
@@ -265,4 +269,12 @@ def test_an_endpoint_is_made_with_what_scripts_give(agent: Agent, moorage: Run, 
     after = good(moorage("online-endpoint", "regenerate-keys", "-n", "scripted", "--key-type", "primary", "--no-wait"))
     assert before["primaryKey"] != after["primaryKey"] and before["secondaryKey"] == after["secondaryKey"]
     assert good(moorage("online-deployment", "list", "--endpoint", "scripted")) == []
+    change = ("online-endpoint", "update", "-n", "scripted", "--no-wait")
+    assert good(moorage(*change, "--set", "tags.a=1", "--set", "tags.b=true", "--force-string"))["tags"] == {"a": "1", "b": "true"}
+    assert good(moorage(*change, "--remove", "tags.a", "--set", "description=d"))["tags"] == {"b": "true"}
+    code, _, err = moorage(*change, "--remove", "tags.a")
+    assert code == 2 and "--remove tags.a: tags has no field 'a'; it has b." in err
+    code, _, err = moorage(*change, "--add", "traffic", "blue=90")
+    assert code == 2 and "--add traffic: traffic is a mapping, and no list that could grow" in err
+    assert moorage(*change, "--add")[0] == 2
     assert moorage("online-endpoint", "delete", "-n", "scripted", "--yes", "--no-wait")[0] == 0

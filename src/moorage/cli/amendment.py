@@ -8,15 +8,16 @@ from pathlib import Path
 
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document, Kind, known, load
+from moorage.wire.documents.edits import Change
 
 
-def amended(kind: Kind, entity: Manifest, changes: Sequence[str]) -> Document:
+def amended(kind: Kind, entity: Manifest, changes: Sequence[Change]) -> Document:
     """The document that describes `entity` with `changes`.
 
     Args:
         kind: what it is.
         entity: as `show` prints it (`moorage.cli.entities`).
-        changes: `--set`, as given.
+        changes: `--set`, `--add` and `--remove`, as given.
     """
     # What only the service sets is shown as well, and is no part of a document.
     shown = {name: value for name, value in entity.items() if name in known(kind)}

@@ -7,11 +7,13 @@ import click
 from moorage.cli import entities
 from moorage.cli.amendment import amended
 from moorage.cli.commands import accepted_option, command, file_option, group, name_option, no_wait_option, set_option, yes_option
+from moorage.cli.edits import edit_options
 from moorage.cli.online_deployment import endpoint_option
 from moorage.cli.session import Session
 from moorage.errors import Conflict, Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document, Kind
+from moorage.wire.documents.edits import Changes
 
 deployments = group("batch-deployment", "Keep models behind a batch endpoint; scoring comes later.")
 
@@ -65,11 +67,9 @@ def create(session: Session, file: str, set_default: bool, changes: tuple[str, .
 @name_option("deployment", required=False)
 @endpoint_option(required=False)
 @accepted_option("--skip-script-validation", meaning="scoring scripts are not run here.")
-@set_option()
+@edit_options
 @no_wait_option()
-def update(
-    session: Session, file: str | None, name: str | None, endpoint_name: str | None, changes: tuple[str, ...], no_wait: bool
-) -> Manifest:
+def update(session: Session, file: str | None, name: str | None, endpoint_name: str | None, changes: Changes, no_wait: bool) -> Manifest:
     """Change a batch deployment."""
     if file:
         document = session.document(Kind.BATCH_DEPLOYMENT, file, changes, name=name, endpoint_name=endpoint_name)

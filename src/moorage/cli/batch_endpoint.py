@@ -18,10 +18,12 @@ from moorage.cli.commands import (
     tags_option,
     yes_option,
 )
+from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
 from moorage.errors import Conflict, Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document, Kind, body
+from moorage.wire.documents.edits import Changes
 
 endpoints = group("batch-endpoint", "Keep batch endpoints; scoring with them comes later.")
 
@@ -61,11 +63,9 @@ def create(
 @file_option("endpoint", required=False)
 @name_option("endpoint", required=False)
 @click.option("--defaults", multiple=True, metavar="deployment_name=NAME", help="The deployment that requests without a name go to.")
-@set_option()
+@edit_options
 @no_wait_option()
-def update(
-    session: Session, file: str | None, name: str | None, defaults: tuple[str, ...], changes: tuple[str, ...], no_wait: bool
-) -> Manifest:
+def update(session: Session, file: str | None, name: str | None, defaults: tuple[str, ...], changes: Changes, no_wait: bool) -> Manifest:
     """Change a batch endpoint: its default deployment, or any field of its document."""
     changes = (*(f"defaults.{default}" for default in defaults), *changes)
     document = session.document(Kind.BATCH_ENDPOINT, file, changes, name=name) if file else None
@@ -76,7 +76,7 @@ def update(
     if document is None:
         document = amended(Kind.BATCH_ENDPOINT, entities.batch_endpoint(current), changes)
     made = body(document, session.client.workspace, {})
-    if "defaults" not in document.values:
+    if file and "defaults" not in document.values:
         # A document that does not speak of the default leaves it as it is.
         made["properties"]["defaults"] = (current.get("properties") or {}).get("defaults")
     return _put(session, chosen, made, wait=not no_wait)

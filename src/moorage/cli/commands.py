@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from moorage.cli.edits import take
 from moorage.errors import Invalid
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Command(click.Command):
             # Scripts for the original say `--endpoint` and `--workspace`: it takes the beginning of an option for the option.
             known = [option for parameter in self.get_params(ctx) for option in parameter.opts if option.startswith("--")]
             args = [unabbreviated(word, known) for word in args]
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, take(ctx, self.own, args))
 
     def invoke(self, ctx: click.Context) -> Any:
         from moorage.cli.session import Session

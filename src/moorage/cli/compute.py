@@ -21,10 +21,12 @@ from moorage.cli.commands import (
     tags_option,
     yes_option,
 )
+from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document, Kind, body
+from moorage.wire.documents.edits import Changes
 
 computes = group("compute", "Attach clusters to the workspace as compute targets.")
 _IDENTITIES = {"systemassigned": "system_assigned", "userassigned": "user_assigned"}
@@ -111,9 +113,9 @@ create.context_settings = {**SETTINGS, "ignore_unknown_options": True}
 @command(computes, "update", table="computes", examples=["moorage compute update -n local --set tags.team=vision"])
 @name_option("compute target")
 @tags_option()
-@set_option()
+@edit_options
 @no_wait_option()
-def update(session: Session, name: str, tags: tuple[str, ...], changes: tuple[str, ...], no_wait: bool) -> Manifest:
+def update(session: Session, name: str, tags: tuple[str, ...], changes: Changes, no_wait: bool) -> Manifest:
     """Change the tags, description or identity of a compute target. Its cluster and namespace never change."""
     path = session.client.path("computes", name)
     current = session.client.get(path)

@@ -9,10 +9,12 @@ import click
 from moorage.cli import entities
 from moorage.cli.amendment import amended
 from moorage.cli.commands import accepted_option, command, file_option, group, name_option, refused_command, set_option
+from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document, Kind, body
+from moorage.wire.documents.edits import Changes
 
 datastores = group("datastore", "Register storage that data lies in.")
 
@@ -39,8 +41,8 @@ def create(session: Session, file: str, name: str | None, changes: tuple[str, ..
 )
 @file_option("datastore", required=False)
 @name_option("datastore", required=False)
-@set_option()
-def update(session: Session, file: str | None, name: str | None, changes: tuple[str, ...]) -> Manifest:
+@edit_options
+def update(session: Session, file: str | None, name: str | None, changes: Changes) -> Manifest:
     """Change a datastore. Secrets stay as they are unless new ones are given."""
     document = session.document(Kind.DATASTORE, file, changes, name=name) if file else None
     chosen = document.values.get("name") if document else name

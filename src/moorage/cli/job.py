@@ -21,9 +21,11 @@ from moorage.cli.commands import (
     tags_option,
     web_option,
 )
+from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
 from moorage.errors import Invalid, MoorageError
 from moorage.specs.manifest import Manifest
+from moorage.wire.documents.edits import Changes
 
 jobs = group("job", "Train: submit, follow, cancel and fetch jobs.")
 
@@ -163,9 +165,9 @@ def list_jobs(
 )
 @name_option("job")
 @tags_option()
-@set_option()
+@edit_options
 @web_option()
-def update(session: Session, name: str, changes: tuple[str, ...], tags: tuple[str, ...], web: bool) -> Manifest:
+def update(session: Session, name: str, changes: Changes, tags: tuple[str, ...], web: bool) -> Manifest:
     """Change the display name, description, tags or properties of a job; `--set tags.a=null` removes a tag."""
     from moorage.cli import entities
     from moorage.client.jobs import edit

@@ -21,11 +21,13 @@ from moorage.cli.commands import (
     web_option,
     yes_option,
 )
+from moorage.cli.edits import edit_options
 from moorage.cli.online_endpoint import local_option
 from moorage.cli.session import Session
 from moorage.errors import Conflict, Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document, Kind
+from moorage.wire.documents.edits import Changes
 
 deployments = group("online-deployment", "Serve: models behind an endpoint.")
 
@@ -112,10 +114,10 @@ def create(
 @file_option("deployment", required=False)
 @name_option("deployment", required=False)
 @endpoint_option(required=False)
-@set_option()
+@edit_options
 @no_wait_option()
 @_original_options
-def update(session: Session, file: str | None, changes: tuple[str, ...], no_wait: bool, web: bool, **names: str | None) -> Manifest:
+def update(session: Session, file: str | None, changes: Changes, no_wait: bool, web: bool, **names: str | None) -> Manifest:
     """Change a deployment. It goes on serving; replicas are replaced one after another."""
     if file:
         document = session.document(Kind.DEPLOYMENT, file, changes, **names)
@@ -145,7 +147,15 @@ def _apply(session: Session, document: Document, path: str, *, wait: bool) -> Ma
     session.on_interrupt(
         f"The service goes on with deployment {name}; `moorage online-deployment show -n {name} -e {endpoint}` tells how it went."
     )
-    return entities.deployment(session.client.apply(path, made, wait=wait, watch=session.watch(f"deployment {name}")))
+    found = session.client.apply(path, made, wait=wait, watch=session.watch(f"deployment {name}"))
+    _tell_notices(session, name, found)
+    return entities.deployment(found)
+
+
+def _tell_notices(session: Session, name: str, deployment: Manifest) -> None:
+    """Say what the cluster made of the deployment's environment; on standard error, so that scripts read what they read before."""
+    for notice in ((deployment.get("properties") or {}).get("moorage") or {}).get("notices") or ():
+        session.warn(f"deployment {name}: {notice}")
 
 
 @command(deployments, "show", table="deployments", examples=["moorage online-deployment show -n blue -e digits"])
@@ -154,7 +164,9 @@ def _apply(session: Session, document: Document, path: str, *, wait: bool) -> Ma
 @local_option()
 def show(session: Session, name: str, endpoint_name: str) -> Manifest:
     """Show a deployment."""
-    return entities.deployment(session.client.get(session.client.path("onlineEndpoints", endpoint_name, "deployments", name)))
+    found = session.client.get(session.client.path("onlineEndpoints", endpoint_name, "deployments", name))
+    _tell_notices(session, name, found)
+    return entities.deployment(found)
 
 
 @command(deployments, "list", table="deployments", examples=["moorage online-deployment list -e digits -o table"])

@@ -24,10 +24,12 @@ from moorage.cli.commands import (
     web_option,
     yes_option,
 )
+from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
 from moorage.errors import Conflict, Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document, Kind, body
+from moorage.wire.documents.edits import Changes
 
 endpoints = group("online-endpoint", "Serve: endpoints, their keys and traffic.")
 
@@ -77,7 +79,7 @@ def create(session: Session, file: str | None, changes: tuple[str, ...], no_wait
 @name_option("endpoint", required=False)
 @click.option("--traffic", "-r", metavar="SHARES", help='Share of the requests of each deployment, e.g. "blue=90 green=10".')
 @click.option("--mirror-traffic", "-m", metavar="SHARES", help='Share of the requests that a deployment gets as copies, e.g. "green=10".')
-@set_option()
+@edit_options
 @no_wait_option()
 @web_option()
 @local_option()
@@ -85,7 +87,7 @@ def update(
     session: Session,
     file: str | None,
     name: str | None,
-    changes: tuple[str, ...],
+    changes: Changes,
     no_wait: bool,
     web: bool,
     **given: str | None,
@@ -104,7 +106,7 @@ def update(
     for field, wire in (("traffic", "traffic"), ("mirror_traffic", "mirrorTraffic")):
         if (text := given[field]) is not None:
             made["properties"][wire] = shares(text, f"--{field.replace('_', '-')}")
-        elif field not in document.values:
+        elif file and field not in document.values:
             made["properties"][wire] = before.get(wire) or {}
     session.no_page(web, f"moorage online-endpoint show -n {chosen}")
     return _apply(session, chosen, made, wait=not no_wait)

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from moorage.cli import entities
-from moorage.cli.commands import command, name_option, refused_command, set_option, tag_changes, tags_option
+from moorage.cli.commands import command, name_option, refused_command, tag_changes, tags_option
+from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
@@ -112,7 +113,7 @@ def add_edits(group: click.Group, role: Role, what: str, *, registry: Callable[.
     @name_option(what)
     @version_options
     @tags_option()
-    @set_option()
+    @edit_options
     @registry
     def update(session: Session, name: str, version: str | None, label: str | None, **given: Any) -> Manifest:
         from moorage.client.assets import edit

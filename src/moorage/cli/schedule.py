@@ -10,10 +10,12 @@ import click
 from moorage.cli import entities
 from moorage.cli.amendment import amended
 from moorage.cli.commands import command, file_option, group, name_option, no_wait_option, set_option, yes_option
+from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Kind, body
+from moorage.wire.documents.edits import Changes, edit
 
 schedules = group("schedule", "Keep schedules; starting jobs by the clock comes later.")
 
@@ -48,9 +50,9 @@ def create(session: Session, file: str, name: str | None, changes: tuple[str, ..
 )
 @file_option("schedule", required=False)
 @name_option("schedule", required=False)
-@set_option()
+@edit_options
 @no_wait_option()
-def update(session: Session, file: str | None, name: str | None, changes: tuple[str, ...], no_wait: bool) -> Manifest:
+def update(session: Session, file: str | None, name: str | None, changes: Changes, no_wait: bool) -> Manifest:
     """Change a schedule: its trigger and what describes it; what it starts only with --file."""
     from moorage.client.assets import Assets
 
@@ -60,8 +62,9 @@ def update(session: Session, file: str | None, name: str | None, changes: tuple[
         return _put(session, document.values["name"], made, wait=not no_wait)
     if not name:
         raise Invalid("give --name or --file.", target="--name")
-    if any(change.strip().startswith("create_job") for change in changes):
-        raise Invalid("--set create_job: what a schedule starts is changed with --file.", target="--set")
+    for change in map(edit, changes):
+        if change.path.startswith("create_job"):
+            raise Invalid(f"{change.where}: what a schedule starts is changed with --file.", target=change.verb)
     current = session.client.get(session.client.path("schedules", name))
     # The stored definition is no document; it goes back as it is.
     document = amended(Kind.SCHEDULE, {**entities.schedule(current), "create_job": "azureml:kept"}, changes)

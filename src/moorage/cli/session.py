@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from moorage.client.connection import Client, Step
     from moorage.client.profile import Profile
     from moorage.wire.documents.document import Document, Kind
+    from moorage.wire.documents.edits import Changes
 
 # What Ctrl-C should say; a command sets it while something goes on without it.
 _interruption = ""
@@ -158,7 +159,7 @@ class Session:
             raise NotFound(f"there is no {what}.", target=what.rpartition(" ")[2])
         self.say(f"{what}: {'deleted' if wait else 'is being deleted'}")
 
-    def document(self, kind: Kind, file: str | None, changes: tuple[str, ...] = (), **options: Any) -> Document:
+    def document(self, kind: Kind, file: str | None, changes: Changes = (), **options: Any) -> Document:
         """Read and check the document that `--file` names, with `--set` and options in force."""
         from moorage.wire.idle import unsent
 
@@ -167,7 +168,7 @@ class Session:
             self.warn(message)
         return document
 
-    def _document(self, kind: Kind, file: str | None, changes: tuple[str, ...], **options: Any) -> Document:
+    def _document(self, kind: Kind, file: str | None, changes: Changes, **options: Any) -> Document:
         from moorage.wire.documents.document import load
 
         if file is None:

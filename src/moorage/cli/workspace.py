@@ -23,9 +23,11 @@ from moorage.cli.commands import (
     tags_option,
     yes_option,
 )
+from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Document, Kind, body
+from moorage.wire.documents.edits import Changes
 
 workspaces = group("workspace", "Make, show and remove workspaces.")
 # What the service adds to a workspace's properties when it answers.
@@ -42,7 +44,6 @@ def _fields(function: Callable[..., Any]) -> Callable[..., Any]:
         refused_option("--key-vault", "-k", reason="it is part of the original's own cloud.", is_flag=False),
         refused_option("--storage-account", "-s", reason="the service keeps files itself; see its settings.", is_flag=False),
         no_wait_option(),
-        set_option(),
         tags_option(),
         click.option("--description", "-d", metavar="TEXT", help="What it is for."),
         click.option("--display-name", metavar="TEXT", help="Its name for people."),
@@ -59,6 +60,7 @@ def _fields(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @file_option("workspace", required=False)
 @name_option("workspace", required=False)
+@set_option()
 @click.option("--location", "-l", metavar="PLACE", help="A word of your own; workspaces have no place here.")
 @_fields
 def create(
@@ -82,12 +84,13 @@ def create(
 )
 @file_option("workspace", required=False)
 @click.option("--name", "-n", metavar="NAME", help="Name of the workspace; the profile's by default.")
+@edit_options
 @_fields
 def update(
     session: Session,
     file: str | None,
     name: str | None,
-    changes: tuple[str, ...],
+    changes: Changes,
     tags: tuple[str, ...],
     no_wait: bool,
     **words: str | None,

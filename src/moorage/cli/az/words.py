@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-# Options of `az` that take several words after one mention: `--set a=1 b=2`.
+from moorage.cli.edits import is_option
+
+# Options of `az` that take several words after one mention: `--set a=1 b=2`. What follows `--add` and `--remove` belongs together (`moorage.cli.edits`).
 _MANY = frozenset(
-    {"--set", "--add", "--remove", "--defaults", "--config", "--configuration-settings", "--config-protected"}
+    {"--set", "--defaults", "--config", "--configuration-settings", "--config-protected"}
     | {"--configuration-protected-settings", "--config-settings", "--config-protected-settings", "--parameters", "--tags"}
 )
 # Short forms that mean a list in one command and something else in others: the words that lead there.
@@ -23,18 +25,14 @@ def expand(words: Sequence[str]) -> list[str]:
     current = ""
     for index, word in enumerate(words):
         if word in _MANY or word in short:
-            follows = index + 1 < len(words) and not _is_option(words[index + 1])
+            follows = index + 1 < len(words) and not is_option(words[index + 1])
             current = word if follows else ""
             if not follows:
                 # Let Click say that the argument is missing.
                 found.append(word)
-        elif current and not _is_option(word):
+        elif current and not is_option(word):
             found.extend((current, word))
         else:
             current = ""
             found.append("yaml" if word == "yamlc" and found[-1:] in (["-o"], ["--output"]) else word)
     return found
-
-
-def _is_option(word: str) -> bool:
-    return word.startswith("-") and word != "-" and not word[1:2].isdigit()

@@ -13,6 +13,7 @@ from moorage.ids import Workspace
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents import assets, batch, component, compute, datastore, endpoint, job, pipeline, schedule, settings, sweep
 from moorage.wire.documents import workspace as workspaces
+from moorage.wire.documents.edits import Change
 from moorage.wire.documents.shapes import Chosen, Reading, Record, Shape, nearest
 from moorage.wire.documents.source import Finding, Node, read, refuse
 from moorage.wire.documents.support import unsupported_kind
@@ -101,7 +102,7 @@ class Document:
 
 
 def load(
-    kind: Kind, text: str | None, *, name: str, folder: Path, changes: Sequence[str] = (), options: Manifest | None = None
+    kind: Kind, text: str | None, *, name: str, folder: Path, changes: Sequence[Change] = (), options: Manifest | None = None
 ) -> Document:
     """Read and check a document.
 
@@ -110,7 +111,7 @@ def load(
         text: the YAML, None when the options say everything.
         name: how messages call it.
         folder: what its relative paths start from.
-        changes: `--set` values, applied before the check.
+        changes: of the command line, applied before the check.
         options: fields that other options set (`--name`); they win over the document and `--set`.
 
     Raises:

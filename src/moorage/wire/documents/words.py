@@ -1,4 +1,4 @@
-"""What may change of something that exists: the words about it. `--set` on a version, or on a job that was submitted, reaches nothing else."""
+"""What may change of something that exists: the words about it. A change of a version, or on a job that was submitted, reaches nothing else."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents import settings
 from moorage.wire.documents.assets import TAGS
+from moorage.wire.documents.edits import Change, edit
 from moorage.wire.documents.shapes import MapOf, Plain, Reading, Record, Shape, Text
 from moorage.wire.documents.source import Node, read, refuse
 
@@ -29,13 +30,13 @@ CHANGEABLE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def changed(noun: str, entity: Manifest, changes: Sequence[str]) -> Manifest:
+def changed(noun: str, entity: Manifest, changes: Sequence[Change]) -> Manifest:
     """The words of `entity` with `--set` applied, those alone that are not what they were.
 
     Args:
         noun: one of `CHANGEABLE`.
         entity: as `show` prints it.
-        changes: `path=value`, as `--set` has them; `null` empties a field, and takes a name out of a map.
+        changes: as the command line has them; `null` empties a field, and takes a name out of a map.
 
     Raises:
         Invalid: nothing is to be changed, a path leads to what cannot change, or a value has the wrong form.
@@ -43,11 +44,10 @@ def changed(noun: str, entity: Manifest, changes: Sequence[str]) -> Manifest:
     fields = CHANGEABLE[noun]
     if not changes:
         raise Invalid(f"give --set FIELD=VALUE; of a {noun} {_list(fields)} can change.", target="--set")
-    for change in changes:
-        path = change.partition("=")[0].strip()
-        if path and settings.steps(path)[0] not in fields:
+    for change in map(edit, changes):
+        if change.path and settings.steps(change.path, change.verb)[0] not in fields:
             remedy = "submit another job" if noun == "job" else "create a new version"
-            raise Invalid(f"--set {path}: of a {noun} only {_list(fields)} can change; {remedy} for anything else.", target="--set")
+            raise Invalid(f"{change.where}: of a {noun} only {_list(fields)} can change; {remedy} for anything else.", target=change.verb)
     before = {name: entity[name] for name in fields if entity.get(name) is not None}
     root = read(json.dumps(before), f"the {noun} as it is")
     settings.apply(root, changes)
