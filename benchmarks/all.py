@@ -1,4 +1,4 @@
-"""Every benchmark, or those that are named: stack, api, blobs, cli, embedded, router, scoring; and kubernetes, only when named. Prints; asserts nothing."""
+"""Every benchmark, or those that are named: stack, api, blobs, cli, embedded, router, mirror, scoring; and kubernetes, only when named. Prints; asserts nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import api
 import blobs
+import mirror
 import processes
 import router
 import scoring
@@ -43,6 +44,7 @@ PARTS: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
     "cli": ("Command line, CPU time", _script("cli_start.py")),
     "embedded": ("Embedded cluster's API", _script("embedded_api.py")),
     "router": ("Router", router.measure),
+    "mirror": ("Router, mirrored traffic", mirror.measure),
     "scoring": ("Scoring server", scoring.measure),
 }
 # Only when it is named: it takes a quarter of an hour.

@@ -1,9 +1,13 @@
-"""The router as in its pod, with a fixed table in place of the cluster's: `router_process.py BACKEND_PORT KEY LOG`. Prints its port."""
+"""The router as in its pod, with a fixed table in place of the cluster's: `router_process.py BACKEND_PORT KEY LOG`. Prints its port.
+
+Endpoints: `digits`, and the same with copies: `tenth` and `half` of the requests to a deployment that answers, `stuck` a tenth to one that never does.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -18,12 +22,16 @@ from moorage.specs.routing import DeploymentRoute, EndpointRoute, RoutingTable
 
 async def main(port: int, key: str, sink: BinaryIO) -> None:
     # More slots than connections, so that the limits are kept but never met: the overhead is measured, not the queue.
+    deaf = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    ports = {"blue": port, "green": port, "shadow": port, "deaf": deaf.getsockname()[1]}
     routes = {
-        name: DeploymentRoute(name, (("127.0.0.1", port),), concurrency=64, queue_wait=timedelta(seconds=1)) for name in ("blue", "green")
+        name: DeploymentRoute(name, (("127.0.0.1", each),), concurrency=64, queue_wait=timedelta(seconds=1)) for name, each in ports.items()
     }
-    endpoint = EndpointRoute("digits", (hashlib.sha256(key.encode()).digest(),) * 2, routes, {"blue": 90, "green": 10})
+    digests = (hashlib.sha256(key.encode()).digest(),) * 2
+    mirrors = {"digits": {}, "tenth": {"shadow": 10}, "half": {"shadow": 50}, "stuck": {"deaf": 10}}
+    endpoints = {name: EndpointRoute(name, digests, routes, {"blue": 90, "green": 10}, mirror) for name, mirror in mirrors.items()}
     router = Router(AccessLog(sink, asyncio.get_running_loop()))
-    router.replace(RoutingTable({"digits": endpoint}))
+    router.replace(RoutingTable(endpoints))
     print((await router.listen("127.0.0.1", 0))[1], flush=True)
     # Until whoever started us goes away.
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

@@ -151,6 +151,35 @@ async def test_traffic_must_add_up_and_name_deployments(service: Service) -> Non
         assert "still gets 100 %" in refused["error"]["message"]
 
 
+async def test_copies_go_to_a_deployment_without_traffic_until_an_update_says_no_more(service: Service) -> None:
+    agent = await service.attached()
+    async with agent.connected():
+        await served(service, agent)
+        await service.operation("PUT", "onlineEndpoints/digits/deployments/green", deployment_body())
+        name = kube_name(WS, "digits")
+
+        def mirrored() -> object:
+            return agent.objects[name]["spec"].get("mirrorTraffic")
+
+        await service.operation("PUT", "onlineEndpoints/digits", endpoint_body(traffic={"blue": 100}, mirrorTraffic={"green": 10}))
+        await agent.until(lambda _: mirrored() == {"green": 10})
+        assert (await service.call("GET", "onlineEndpoints/digits"))["properties"]["mirrorTraffic"] == {"green": 10}
+        for mirror, target, words in (
+            ({"green": 51}, "properties.mirrorTraffic.green", "not a percentage between 0 and 50"),
+            ({"blue": 10}, "properties.mirrorTraffic.blue", "live traffic or mirrored traffic, not both"),
+            ({"red": 10}, "properties.mirrorTraffic.red", "no deployment 'red'"),
+        ):
+            body = endpoint_body(traffic={"blue": 100}, mirrorTraffic=mirror)
+            error = (await service.call("PUT", "onlineEndpoints/digits", body, status=400))["error"]
+            assert error["target"] == target and words in error["message"]
+        refused = await service.call("DELETE", "onlineEndpoints/digits/deployments/green", status=409)
+        assert "--mirror-traffic 'green=0'" in refused["error"]["message"]
+        # The SDK's next update, which never reads it back.
+        await service.operation("PUT", "onlineEndpoints/digits", endpoint_body(traffic={"blue": 100}, mirrorTraffic={}))
+        await agent.until(lambda _: not mirrored())
+        await service.operation("DELETE", "onlineEndpoints/digits/deployments/green")
+
+
 REFUSED: list[tuple[dict[str, object], str]] = [
     ({"model": WS.child("models", "m", "versions", "9")}, "models 'm:9' does not exist; it has versions 1"),
     ({"instanceType": "huge"}, "no instance type 'huge'"),

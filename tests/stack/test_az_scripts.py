@@ -50,6 +50,9 @@ echo "blue: $(az ml online-endpoint invoke --name $ENDPOINT_NAME --request-file 
 az ml online-deployment update --name blue --endpoint $ENDPOINT_NAME --set instance_count=2 tags.scaled=yes
 az ml online-deployment create --name green --endpoint $ENDPOINT_NAME -f green.yml
 echo "green: $(az ml online-endpoint invoke --name $ENDPOINT_NAME --deployment-name green --request-file request.json)"
+az ml online-endpoint update --name $ENDPOINT_NAME --mirror-traffic "green=10"
+echo "mirror: $(az ml online-endpoint show -n $ENDPOINT_NAME --query mirror_traffic.green)"
+az ml online-endpoint update --name $ENDPOINT_NAME --mirror-traffic "green=0"
 az ml online-endpoint update --name $ENDPOINT_NAME --traffic "blue=90 green=10"
 echo "traffic: $(az ml online-endpoint show -n $ENDPOINT_NAME --query '[traffic.blue, traffic.green] | join(`/`, map(&to_string(@), @))' -o tsv)"
 echo "replicas: $(az ml online-deployment show -n blue -e $ENDPOINT_NAME --query instance_count -o tsv)"
@@ -119,9 +122,10 @@ def test_a_rollout_script_runs_unchanged(stack: Stack, tmp_path: Path) -> None:
     for colour in ("blue", "green"):
         (tmp_path / f"{colour}.yml").write_text(DEPLOYMENT.replace("COLOUR_OF_IT", colour))
     said = script(stack, tmp_path, SERVING, ENDPOINT_NAME="rollout")
-    assert {name: said[name].strip('"') for name in ("blue", "green", "traffic", "replicas")} == {
+    assert {name: said[name].strip('"') for name in ("blue", "green", "mirror", "traffic", "replicas")} == {
         "blue": "blue",
         "green": "green",
+        "mirror": "10",
         "traffic": "90/10",
         "replicas": "2",
     }

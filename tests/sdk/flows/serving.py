@@ -22,7 +22,7 @@ from azure.ai.ml.entities import (
     TargetUtilizationScaleSettings,
 )
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from flows.expect import names, raises
+from flows.expect import names, raises, until
 from flows.jobs import IMAGE, TINY
 
 ENDPOINT = "sdk-endpoint"
@@ -100,8 +100,8 @@ def ask(place, deployment_name: str | None = None) -> dict:
     return json.loads(place.ml.online_endpoints.invoke(ENDPOINT, request_file=request, deployment_name=deployment_name))
 
 
-def score(uri: str, key: str, **headers: str) -> dict:
-    request = urllib.request.Request(uri, b'{"x": 2}', {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers})
+def score(uri: str, key: str, body: bytes = b'{"x": 2}', **headers: str) -> dict:
+    request = urllib.request.Request(uri, body, {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())
 
@@ -150,13 +150,29 @@ def a_named_deployment_is_invoked(place) -> None:
     assert ask(place, "blue")["from"] == "blue"
 
 
-def mirrored_traffic_is_taken(place) -> None:
+def mirrored_requests_reach_the_other_deployment_and_not_the_caller(place) -> None:
     served(place)
     endpoint = place.ml.online_endpoints.get(ENDPOINT)
-    endpoint.traffic, endpoint.mirror_traffic = {"blue": 100}, {"green": 10}
+    endpoint.traffic, endpoint.mirror_traffic = {"blue": 100}, {"green": 50}
     place.ml.online_endpoints.begin_create_or_update(endpoint).result()
-    assert ask(place, "blue")["from"] == "blue"
-    give(place, blue=100)
+    key = place.ml.online_endpoints.get_keys(ENDPOINT).primary_key
+
+    def copied() -> bool:
+        assert score(endpoint.scoring_uri, key, b'{"copied": true}') == {"from": "blue", "model": ["the model"], "sent": {"copied": True}}
+        return 'asked {"copied": true}' in place.ml.online_deployments.get_logs("green", ENDPOINT, lines=200)
+
+    until(copied, "green gets copies")
+    deleted = raises(HttpResponseError, "copies", lambda: place.ml.online_deployments.begin_delete("green", ENDPOINT).result())
+    assert "50 %" in str(deleted)
+    for mirror, said in (
+        ({"green": 60}, "between 0 and 50"),
+        ({"blue": 10}, "not both"),
+        ({"green": 10, "red": 10}, "no deployment 'red'"),
+    ):
+        endpoint.mirror_traffic = mirror
+        raises(HttpResponseError, said, lambda: place.ml.online_endpoints.begin_create_or_update(endpoint).result())
+    # The SDK does not read it back, so that the next update sends none, and green may have traffic again.
+    give(place, green=100)
 
 
 def keys_are_shown_and_made_anew(place) -> None:
