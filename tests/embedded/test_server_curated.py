@@ -110,3 +110,35 @@ async def test_one_that_was_added_is_found_by_all_and_wins_over_the_built_in_one
     assert (await resolved(served, "azureml://registries/azureml/environments/sklearn-1.5/versions/1")).image == "ours:1"
     # The built-in recipe goes on standing for the original's version numbers.
     assert (await resolved(served, "azureml:AzureML-sklearn-1.5:17")).image == "python:3.10-slim"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "expected"),
+    [
+        ("GET", "", 400, "it belongs to the service"),
+        ("DELETE", "/azureml", 400, "it belongs to the service"),
+        ("GET", "/theirs/models", 404, "no registry 'theirs'"),
+        ("GET", "/azureml/models", 400, "has environments only, no models"),
+        ("GET", "/azureml/components/c/versions/1", 400, "has environments only, no components"),
+        ("POST", "/azureml/models/m/versions/1/package", 400, "has environments only, no models"),
+        ("PUT", "/azureml/environments/sklearn-1.5", 400, "Add a version of the name"),
+        ("DELETE", "/azureml/environments/sklearn-1.5/versions/1", 400, "Add a version of the name"),
+        ("POST", "/azureml/import", 400, "moorage environment create --file FILE --registry-name azureml"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/mferp/managementfrontend"])
+async def test_what_the_registry_has_not_is_refused_in_words_of_its_own(
+    served: Served, prefix: str, method: str, path: str, status: int, expected: str
+) -> None:
+    answer = await served.http.request(method, prefix + REGISTRY.removesuffix("/azureml/environments") + path, json={})
+    assert answer.status_code == status and expected in answer.json()["error"]["message"]
+
+
+async def test_the_sdk_may_ask_where_files_go_and_an_environment_has_none(served: Served) -> None:
+    place = REGISTRY.removesuffix("/environments") + "/tempdatarefs/e/versions/1"
+    asset = "azureml://registries/azureml/{}/e/versions/1"
+    assert (await served.http.put(place, json={"assetId": asset.format("environments")})).status_code == 409
+    refused = await served.http.put(place, json={"assetId": asset.format("models")})
+    assert refused.status_code == 400 and "takes no files" in refused.json()["error"]["message"]
+    built = await served.http.put(REGISTRY + "/e/versions/1", json={"properties": {"build": {"contextUri": "."}}})
+    assert built.status_code == 400 and built.json()["error"]["target"] == "properties.build"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.sdk.conftest import Sdk, connected
+from tests.sdk.conftest import Sdk, connected, flows
 from tests.stack.conftest import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
-FLOWS = ("serving", "not_yet")
+FLOWS = ("serving", "mistakes", "not_yet")
 
 
 def test_with_the_sdk(sdk: Sdk, flow: str) -> None:
@@ -21,4 +21,5 @@ def test_with_the_sdk(sdk: Sdk, flow: str) -> None:
 @pytest.mark.parametrize("way", ["B", "C", "D"])
 def test_every_way_to_connect_reaches_everything(tiny: Stack, sdk_python: Path, tmp_path: Path, way: str) -> None:
     for other in connected(tiny, way, sdk_python, tmp_path):
-        other.run("ways.files_go_up_a_job_runs_and_its_files_come_down")
+        for flow in flows("ways"):
+            other.run(flow)

@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ SOURCES = HERE.parent.parent / "src" / "moorage"
 
 @dataclass
 class Place:
-    """Where a flow works: a client, the workspace behind it, and a folder of its own."""
+    """Where a flow works: a client, the workspace behind it, what makes a registry's client, and a folder of its own."""
 
     ml: Any
+    registry: Callable[[str], Any]
     credential: Any
     url: str
     scope: dict[str, str]
@@ -56,8 +58,8 @@ def credential_class() -> Any:
     return module.MoorageCredential
 
 
-def connect(way: str, url: str, scope: dict[str, str], credential: Any) -> Any:
-    """A client by one of the contract's ways (section 1.1); A and B are the environment's business."""
+def connect(way: str, url: str, credential: Any, *scope: str, **named: str) -> Any:
+    """A client by one of the contract's ways (section 1.1), of a workspace or of a registry; A and B are the environment's business."""
     from azure.ai.ml import MLClient
 
     arguments: dict[str, Any] = {"enable_telemetry": False}
@@ -75,7 +77,7 @@ def connect(way: str, url: str, scope: dict[str, str], credential: Any) -> Any:
         }
     elif way == "C":
         arguments |= {"cloud": "SelfHosted"}
-    return MLClient(credential, scope["subscription"], scope["resource_group"], scope["workspace"], **arguments)
+    return MLClient(credential, *scope, **named, **arguments)
 
 
 def main() -> None:
@@ -86,12 +88,17 @@ def main() -> None:
     sys.path.insert(0, str(HERE))
     settings = json.loads(os.environ["MOORAGE_TEST_SDK"])
     credential = credential_class()()
-    ml = connect(settings["way"], settings["url"], settings["scope"], credential)
+    scope = settings["scope"]
+    ml = connect(settings["way"], settings["url"], credential, scope["subscription"], scope["resource_group"], scope["workspace"])
     shared: dict[str, Any] = {}
+
+    def registry(name: str) -> Any:
+        return connect(settings["way"], settings["url"], credential, registry_name=name)
+
     for line in sys.stdin:
         asked = json.loads(line)
         module, _, name = asked["flow"].rpartition(".")
-        place = Place(ml, credential, settings["url"], settings["scope"], Path(asked["folder"]), shared)
+        place = Place(ml, registry, credential, settings["url"], scope, Path(asked["folder"]), shared)
         began = time.perf_counter()
         failure = ""
         with contextlib.redirect_stdout(place.printed), contextlib.redirect_stderr(io.StringIO()) as noise:

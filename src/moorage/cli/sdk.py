@@ -92,6 +92,8 @@ def _variables(url: str, ca: str, way: str) -> dict[str, str]:
         found["AZUREML_DEV_URL_MFE"] = url
     elif way in ("B", "C"):
         found["ARM_CLOUD_METADATA_URL"] = url + _METADATA
+        # No part of the document of clouds. In way A the SDK asks Azure for registries, whatever is set.
+        found["REGISTRY_DISCOVERY_ENDPOINT_URL"] = url + "/"
     if ca:
         found["REQUESTS_CA_BUNDLE"] = str(_bundle(Path(ca)))
     # Where the credential finds its token.

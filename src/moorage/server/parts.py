@@ -25,6 +25,7 @@ from moorage.server.resources import (
     models,
     schedules,
     uploads,
+    registries,
     workspaces,
 )
 from moorage.server.services import Services
@@ -41,6 +42,7 @@ ROUTES: tuple[tuple[Route, ...], ...] = (
     curated.ROUTES,
     codes.ROUTES,
     models.ROUTES,
+    registries.ROUTES,
     data.ROUTES,
     components.ROUTES,
     uploads.ROUTES,

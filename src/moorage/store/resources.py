@@ -184,12 +184,36 @@ class Resources:
         return keys
 
 
+# What people call the types, and what lists them.
+_NOUNS = {
+    "batchEndpoints": ("batch endpoint", "moorage batch-endpoint list"),
+    "batchEndpoints/deployments": ("batch deployment", "moorage batch-deployment list"),
+    "components": ("component", "moorage component list"),
+    "computes": ("compute target", "moorage compute list"),
+    "data": ("data asset", "moorage data list"),
+    "datastores": ("datastore", "moorage datastore list"),
+    "environments": ("environment", "moorage environment list"),
+    "jobs": ("job", "moorage job list"),
+    "models": ("model", "moorage model list"),
+    "onlineEndpoints": ("online endpoint", "moorage online-endpoint list"),
+    "onlineEndpoints/deployments": ("online deployment", "moorage online-deployment list"),
+    "schedules": ("schedule", "moorage schedule list"),
+}
+
+
 def missing(key: ResourceKey) -> NotFound:
-    """The error for a resource that is not there, in words that name it."""
-    below = f" of '{key.parent}'" if key.parent else ""
-    return NotFound(
-        f"{key.type} '{key.name}'{below} does not exist in workspace '{key.workspace.name}'.", code="ResourceNotFound", target=key.id
-    )
+    """The error for a resource that is not there, in words that name it and say where the right name is found."""
+    versioned = key.type.removesuffix("/versions")
+    noun, listed = _NOUNS.get(versioned, (versioned, ""))
+    where = f"does not exist in workspace '{key.workspace.name}'"
+    if versioned != key.type:
+        text, listed = f"Version '{key.name}' of {noun} '{key.parent}' {where}.", f"{listed} --name {key.parent}" if listed else ""
+    elif key.parent:
+        text, listed = f"{noun.capitalize()} '{key.name}' of endpoint '{key.parent}' {where}.", f"{listed} --endpoint-name {key.parent}"
+    else:
+        text = f"{noun.capitalize()} '{key.name}' {where}."
+    remedy = f" See what there is: {listed}." if listed else ""
+    return NotFound(text + remedy, code="ResourceNotFound", target=key.id)
 
 
 def _is(key: ResourceKey) -> tuple[sa.ColumnElement[bool], ...]:

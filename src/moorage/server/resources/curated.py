@@ -83,7 +83,7 @@ def _unknown(tx: Transaction, reference: RegistryReference) -> str:
 
 
 async def _discovery(call: Call) -> Answer:
-    _check_registry(call)
+    check_registry(call)
     return Answer(
         {
             "registryName": CURATED_REGISTRY,
@@ -99,7 +99,8 @@ async def _discovery(call: Call) -> Answer:
     )
 
 
-def _check_registry(call: Call) -> None:
+def check_registry(call: Call) -> None:
+    """NotFound unless the path names the one registry there is."""
     if call.names["registry"].lower() != CURATED_REGISTRY:
         raise NotFound(
             f"There is no registry '{call.names['registry']}' here; the one there is is '{CURATED_REGISTRY}'.", code="RegistryNotFound"
@@ -158,7 +159,7 @@ def _read_versions(tx: Transaction, name: str) -> list[Manifest]:
 
 
 async def _list(call: Call) -> Answer:
-    _check_registry(call)
+    check_registry(call)
 
     def read(tx: Transaction) -> list[Manifest]:
         rows = tx.resources.list(_HOLDER, ENVIRONMENTS.name, limit=None)
@@ -171,17 +172,17 @@ async def _list(call: Call) -> Answer:
 
 
 async def _get(call: Call) -> Answer:
-    _check_registry(call)
+    check_registry(call)
     return Answer(await call.services.store.read(lambda tx: _read_container(tx, call.names["name"])))
 
 
 async def _get_versions(call: Call) -> Answer:
-    _check_registry(call)
+    check_registry(call)
     return Answer({"value": await call.services.store.read(lambda tx: _read_versions(tx, call.names["parent"])), "nextLink": None})
 
 
 async def _get_version(call: Call) -> Answer:
-    _check_registry(call)
+    check_registry(call)
     return Answer(await call.services.store.read(lambda tx: _read_version(tx, call.names["parent"], call.names["name"])))
 
 
@@ -189,10 +190,16 @@ async def _put_version(call: Call) -> Answer:
     """Add an environment for every workspace of the service. A name of the built-in list is replaced by it."""
     # The path names a resource group, and the registry is everybody's: whoever owns no more than the group must not change what others run.
     require(call.user, Action.MANAGE, "/")
-    _check_registry(call)
+    check_registry(call)
     name, version = call.names["parent"], call.names["name"]
     check_name(name, "name")
     check_name(version, "version")
+    if call.properties().get("build"):
+        raise Invalid(
+            f"Registry '{CURATED_REGISTRY}' keeps no files, and a build context is files. Give the environment an image, or an image and a conda file.",
+            code="NotYetImplemented",
+            target="properties.build",
+        )
     key = ResourceKey(_HOLDER, _VERSIONS, version, name)
     row, created = await call.services.store.write(lambda tx: put_version(tx, ENVIRONMENTS, key, call.body), actor=call.user.name)
     return Answer(_version(name, version, row.properties, row), 201 if created else 200)

@@ -141,7 +141,10 @@ class Resolver:
         store = self._tx.resources.find(ResourceKey(self._workspace, "datastores", path.datastore))
         if store is None:
             names = ", ".join(self._tx.resources.names(self._workspace, "datastores")) or "none"
-            raise Invalid(f"{target}: the workspace has no datastore '{path.datastore}' (it has: {names}).", target=target)
+            raise Invalid(
+                f"{target}: the workspace has no datastore '{path.datastore}' (it has: {names}). Name one of these, or create it.",
+                target=target,
+            )
         container = str(store.properties.get("containerName") or "")
         if not container or not (store.state.get("builtIn") or FACADE in str(store.properties.get("accountName"))):
             raise Invalid(
@@ -165,14 +168,18 @@ class Resolver:
         try:
             job = self._tx.resources.get(ResourceKey(self._workspace, "jobs", reference.job))
         except NotFound as error:
-            raise Invalid(f"{target}: the workspace has no job '{reference.job}'.", target=target) from error
+            raise Invalid(
+                f"{target}: the workspace has no job '{reference.job}'. Correct its name (moorage job list).", target=target
+            ) from error
         outputs: dict[str, str] = job.state.get("outputs") or {}
         if reference.output in outputs:
             return join(outputs[reference.output], reference.path)
         if reference.output in ARTIFACT_OUTPUTS:
             return join(str(job.state.get("artifacts") or ""), reference.path)
         names = ", ".join(sorted([*outputs, "artifacts"]))
-        raise Invalid(f"{target}: job '{reference.job}' has no output '{reference.output}' (it has: {names}).", target=target)
+        raise Invalid(
+            f"{target}: job '{reference.job}' has no output '{reference.output}' (it has: {names}). Name one of these.", target=target
+        )
 
     def _named(self, reference: Reference, type_: str, text: str, target: str) -> AssetReference:
         match reference:
@@ -197,9 +204,9 @@ class Resolver:
     def _unknown(self, reference: AssetReference, type_: str, target: str) -> Invalid:
         versions: Sequence[str] = self._tx.resources.names(self._workspace, f"{type_}/versions", parent=reference.name)
         if versions:
-            known = f"it has versions {', '.join(versions[-10:])}"
+            known = f"it has versions {', '.join(versions[-10:])}. Name one of these, or register that version first"
         else:
-            known = f"the workspace has no {type_} of that name"
+            known = f"the workspace has no {type_} of that name. Correct the name, or register it first"
         return Invalid(f"{target}: {type_} '{reference}' does not exist; {known}.", code="AssetNotFound", target=target)
 
 
