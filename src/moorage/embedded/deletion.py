@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from moorage.clock import rfc3339
+from moorage.embedded import fieldcheck
 from moorage.embedded.objects import Entry
 from moorage.embedded.registry import DEFINITION_FINALIZER, Registry, Target, Writer, not_found
 from moorage.embedded.selectors import Selector
@@ -16,6 +17,7 @@ from moorage.kube.kinds import CRD
 from moorage.specs.manifest import Manifest
 
 _DEFAULT_GRACE_SECONDS = 30
+_LONGEST_GRACE_SECONDS = 2**31 - 1
 _PROPAGATION_FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
@@ -36,6 +38,25 @@ class DeleteOptions:
                 code="Invalid",
                 target="propagationPolicy",
             )
+
+
+def read_options(given: Manifest, *, grace: int | None = None, propagation: str = "") -> DeleteOptions:
+    """The options that a body asks for; Invalid when a value has the wrong type.
+
+    Args:
+        given: the body's DeleteOptions; empty for none.
+        grace, propagation: what the query says, for a body that does not (seconds).
+    """
+    fieldcheck.check_message("meta.v1.DeleteOptions", "DeleteOptions", given)
+    seconds = given.get("gracePeriodSeconds", grace)
+    preconditions = given.get("preconditions") or {}
+    return DeleteOptions(
+        # No date could say when the longest that the field allows is over.
+        grace=None if seconds is None else timedelta(seconds=max(-_LONGEST_GRACE_SECONDS, min(seconds, _LONGEST_GRACE_SECONDS))),
+        propagation="Orphan" if given.get("orphanDependents") else given.get("propagationPolicy") or propagation or "Background",
+        uid=preconditions.get("uid"),
+        resource_version=preconditions.get("resourceVersion"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from moorage.clock import rfc3339
-from moorage.embedded import deletion
+from moorage.embedded import deletion, fieldcheck
 from moorage.embedded.disruptions import SYNC_FAILED, budgets_for, condition, condition_of
 from moorage.embedded.registry import Registry, Target, Writer, not_found
 from moorage.errors import Conflict, Forbidden, Invalid, MoorageError, Throttled
@@ -30,6 +30,7 @@ async def evict(registry: Registry, namespace: str, name: str, body: Manifest, w
         Conflict: it is not the pod that the preconditions name.
         MoorageError: several budgets speak of it (500).
     """
+    fieldcheck.check("policy", "Eviction", body)
     asked = (body.get("metadata") or {}).get("name")
     if asked and asked != name:
         raise Invalid("name in URL does not match name in Eviction object", code="BadRequest")
@@ -39,22 +40,12 @@ async def evict(registry: Registry, namespace: str, name: str, body: Manifest, w
         raise not_found(target)
     pod = found.manifest()
     given: Manifest = body.get("deleteOptions") or {}
-    options = _options(given)
+    options = deletion.read_options(given)
     writer = replace(writer, dry_run=writer.dry_run or given.get("dryRun") == ["All"])
     if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed", "Pending") and not is_deleting(pod):
         await _spend(registry, pod, writer)
     await _mark(registry, target, options, writer)
     await deletion.delete(registry, target, options, writer)
-
-
-def _options(given: Manifest) -> deletion.DeleteOptions:
-    grace = given.get("gracePeriodSeconds")
-    preconditions = given.get("preconditions") or {}
-    return deletion.DeleteOptions(
-        grace=None if grace is None else timedelta(seconds=int(grace)),
-        propagation=given.get("propagationPolicy") or "Background",
-        uid=preconditions.get("uid"),
-    )
 
 
 async def _spend(registry: Registry, pod: Manifest, writer: Writer) -> None:

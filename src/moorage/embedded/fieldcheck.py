@@ -30,6 +30,11 @@ def check(group: str, kind: str, manifest: Manifest) -> list[str]:
     return unknown
 
 
+def check_message(name: str, kind: str, value: Manifest) -> None:
+    """The same for a body that is no object of its own (`meta.v1.DeleteOptions`): drop what is unknown; Invalid (400) when a value has the wrong type."""
+    _object(value, fields.message(name), "", (kind, ""), [])
+
+
 def check_metadata(manifest: Manifest) -> list[str]:
     """`check` for an object of which only the metadata has a known form."""
     unknown: list[str] = []
@@ -106,7 +111,7 @@ def _fits(value: Any, type_: str) -> bool:
         case "bool":
             return isinstance(value, bool)
         case "int32" | "int64":
-            return isinstance(value, int) and not isinstance(value, bool)
+            return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < int(type_[3:])
         case "double":
             return isinstance(value, int | float) and not isinstance(value, bool)
         case fields.QUANTITY:

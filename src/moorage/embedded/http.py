@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ JSON = "application/json"
 YAML = "application/yaml"
 APPLY = "application/apply-patch+yaml"
 _DEEPEST = 200
+_INTEGER = re.compile(r"-?[0-9]{1,40}")
+_INTEGER_BITS = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,11 @@ class Request:
         text = self.query.get(name)
         if text is None or text == "":
             return None
-        if not text.lstrip("-").isdigit():
+        if not _INTEGER.fullmatch(text):
             raise Invalid(f'strconv.ParseInt: parsing "{text}": invalid syntax', code="BadRequest", target=name)
-        return int(text)
+        if (number := int(text)).bit_length() > _INTEGER_BITS:
+            raise Invalid(f'strconv.ParseInt: parsing "{text}": value out of range', code="BadRequest", target=name)
+        return number
 
     def document(self) -> Any:
         """The body, parsed: JSON, or YAML where the client may send it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING
 
-from moorage.specs.quantities import SCALES, parse_quantity, suffix_of
+from moorage.specs.quantities import LARGEST, SCALES, parse_quantity, suffix_of
 
 
 def canonical(value: str | int | float) -> str:
@@ -17,7 +17,7 @@ def canonical(value: str | int | float) -> str:
         for name, scale in _BINARY:
             if amount % scale == 0 and abs(amount) >= scale:
                 return f"{int(amount / scale)}{name}"
-    if suffix[:1] in ("e", "E") and len(suffix) > 1:
+    if suffix[:1] in ("e", "E") and len(suffix) > 1 and abs(amount) < LARGEST:
         return str(value)
     for name, scale in _DECIMAL:
         if amount % scale == 0:

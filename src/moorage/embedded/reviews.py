@@ -62,14 +62,14 @@ class Reviewer:
         return {"kind": kind, "apiVersion": f"{group}/v1", "metadata": meta or {}, **shown}
 
     def _subject(self, kind: str, spec: Manifest) -> Manifest:
-        name, groups = spec.get("user") or "", tuple(spec.get("groups") or ())
+        name, groups, uid = _text(spec, "user"), _texts(spec, "groups"), _text(spec, "uid")
         asked = _asked(kind, spec)
         if not name and not groups:
             raise _invalid(kind, "spec.user", 'Invalid value: "": at least one of user or group must be specified')
-        return _answer(self._authorizer.decide(User(name, groups, spec.get("uid") or ""), asked))
+        return _answer(self._authorizer.decide(User(name, groups, uid), asked))
 
     def _rules(self, spec: Manifest, user: User) -> Manifest:
-        namespace = str(spec.get("namespace") or "")
+        namespace = _text(spec, "namespace")
         if not namespace:
             raise Invalid("no namespace on request", code="BadRequest", target="spec.namespace")
         rules, missing = self._authorizer.rules_for(user, namespace)
@@ -84,10 +84,10 @@ class Reviewer:
         return status | ({"evaluationError": ", ".join(missing)} if missing else {})
 
     def _token(self, spec: Manifest) -> Manifest:
-        token = spec.get("token") or ""
+        token = _text(spec, "token")
         if not token:
             raise Invalid("token is required for TokenReview in authentication", code="BadRequest", target="spec.token")
-        asked = tuple(spec.get("audiences") or (AUDIENCE,))
+        asked = _texts(spec, "audiences") or (AUDIENCE,)
         try:
             verified = self._authenticator.verify(token)
         except Unauthenticated as failure:
@@ -153,3 +153,10 @@ def _text(of: Manifest, name: str) -> str:
     if value is not None and not isinstance(value, str):
         raise Invalid(f"{name} must be a string", code="BadRequest", target=name)
     return value or ""
+
+
+def _texts(of: Manifest, name: str) -> tuple[str, ...]:
+    values = of.get(name) or []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise Invalid(f"{name} must be a list of strings", code="BadRequest", target=name)
+    return tuple(values)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from moorage.clock import rfc3339
+from moorage.embedded import fieldcheck
 from moorage.embedded.registry import Registry, Target
 from moorage.embedded.storage import Key
 from moorage.embedded.tokens import AUDIENCE, TokenIssuer
@@ -20,8 +21,9 @@ def token_request(registry: Registry, issuer: TokenIssuer, target: Target, body:
     """The answered TokenRequest. NotFound without the account or what it is to be bound to; Conflict when that is another one by now."""
     account = registry.get(Target(target.resource, target.namespace, target.name)).manifest()
     uid = account["metadata"]["uid"]
+    fieldcheck.check("authentication.k8s.io", "TokenRequest", body)
     spec = body.get("spec") or {}
-    seconds = int(spec.get("expirationSeconds") or _DEFAULT_SECONDS)
+    seconds = spec.get("expirationSeconds") or _DEFAULT_SECONDS
     _check_seconds(seconds)
     audiences = list(spec.get("audiences") or (AUDIENCE,))
     bound = spec.get("boundObjectRef")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -131,15 +130,5 @@ def writer_of(request: Request) -> Writer:
 
 
 def _delete_options(request: Request) -> deletion.DeleteOptions:
-    body: dict[str, Any] = request.mapping() if request.body else {}
-    preconditions = body.get("preconditions") or {}
-    grace = body.get("gracePeriodSeconds", request.number("gracePeriodSeconds"))
-    propagation = body.get("propagationPolicy") or request.query.get("propagationPolicy") or "Background"
-    if body.get("orphanDependents"):
-        propagation = "Orphan"
-    return deletion.DeleteOptions(
-        grace=None if grace is None else timedelta(seconds=int(grace)),
-        propagation=propagation,
-        uid=preconditions.get("uid"),
-        resource_version=preconditions.get("resourceVersion"),
-    )
+    given: dict[str, Any] = request.mapping() if request.body else {}
+    return deletion.read_options(given, grace=request.number("gracePeriodSeconds"), propagation=request.query.get("propagationPolicy", ""))

@@ -9,7 +9,7 @@ from typing import Any
 from moorage.errors import Invalid
 
 _QUANTITY = re.compile(
-    r"^(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?P<suffix>|n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)$"
+    r"^(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?P<suffix>|n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{1,18})$"
 )
 # What each suffix multiplies by, in the order of their sizes.
 SCALES = {
@@ -20,6 +20,10 @@ SCALES = {
     **{suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", 1)},
     **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)},
 }
+
+# What Kubernetes cuts larger ones to (apimachinery, resource.maxAllowed).
+LARGEST = Decimal(2**63 - 1)
+_LARGEST_EXPONENT = 400
 
 
 def is_quantity(value: Any) -> bool:
@@ -42,6 +46,10 @@ def parse_quantity(value: str | int | float, *, target: str) -> Decimal:
     if found is None:
         raise Invalid(f"{target}: '{value}' is not a quantity. Write e.g. 500m or 2 for CPU, 1500Mi or 2Gi for memory.", target=target)
     suffix = found["suffix"]
+    number = Decimal(found["number"])
     if suffix in SCALES:
-        return Decimal(found["number"]) * SCALES[suffix]
-    return Decimal(found["number"]).scaleb(int(suffix[1:]))
+        amount = number * SCALES[suffix]
+    else:
+        # Beyond these exponents every number is the largest or next to nothing, and Decimal itself would give up.
+        amount = number.scaleb(max(-_LARGEST_EXPONENT, min(int(suffix[1:]), _LARGEST_EXPONENT)))
+    return max(-LARGEST, min(amount, LARGEST))
