@@ -21,6 +21,7 @@ from moorage.kube.kinds import NAMESPACE, POD, SERVICE_ACCOUNT  # noqa: E402
 from moorage.kube.metadata import name_of  # noqa: E402
 from moorage.testing.builders import a_namespace  # noqa: E402
 from moorage.testing.conformance.disruptions import DisruptionConformance  # noqa: E402
+from moorage.testing.conformance.jobs import JobConformance  # noqa: E402
 from moorage.testing.conformance.nodes import NodeLossConformance  # noqa: E402
 from moorage.testing.conformance.preemption import PreemptionConformance, asking  # noqa: E402
 from moorage.testing.conformance.refusals import RefusalConformance  # noqa: E402
@@ -57,7 +58,7 @@ async def controlled(volumes: Path, *, clock: Clock = now, **rest: Any) -> Async
 
 
 class TestOnTheEmbeddedCluster(
-    StatefulSetConformance, DaemonSetConformance, DisruptionConformance, PreemptionConformance, RefusalConformance
+    StatefulSetConformance, DaemonSetConformance, DisruptionConformance, PreemptionConformance, RefusalConformance, JobConformance
 ):
     @pytest.fixture
     async def cluster(self, tmp_path: Path) -> AsyncIterator[Cluster]:

@@ -10,6 +10,7 @@ pytest.register_assert_rewrite("moorage.testing.conformance")
 
 from moorage.kube.cluster import Cluster  # noqa: E402
 from moorage.testing.conformance.disruptions import DisruptionConformance  # noqa: E402
+from moorage.testing.conformance.jobs import JobConformance  # noqa: E402
 from moorage.testing.conformance.nodes import NodeLossConformance  # noqa: E402
 from moorage.testing.conformance.preemption import PreemptionConformance  # noqa: E402
 from moorage.testing.conformance.refusals import RefusalConformance  # noqa: E402
@@ -18,7 +19,13 @@ from moorage.testing.puppets import Puppets, puppets  # noqa: E402
 
 
 class TestOnRealKubernetes(
-    StatefulSetConformance, DaemonSetConformance, DisruptionConformance, PreemptionConformance, NodeLossConformance, RefusalConformance
+    StatefulSetConformance,
+    DaemonSetConformance,
+    DisruptionConformance,
+    PreemptionConformance,
+    NodeLossConformance,
+    RefusalConformance,
+    JobConformance,
 ):
     @pytest.fixture
     async def puppets(self, cluster: Cluster, namespace: str) -> AsyncIterator[Puppets]:

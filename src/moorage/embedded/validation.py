@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from moorage.embedded import chain, defaults, limitranges, quota, rolechecks, webhooks
+from moorage.embedded.indexes import count_indexes
 from moorage.embedded.metadata import DNS_LABEL, LABEL_RULE
 from moorage.embedded.selectors import from_label_selector
 from moorage.errors import Invalid
@@ -17,7 +18,8 @@ from moorage.specs.quantities import parse_quantity
 _JOB_RESTARTS = ("OnFailure", "Never")
 _RESTARTS = ("Always", "OnFailure", "Never")
 _JOB_CONTROLLER = "kubernetes.io/job-controller"
-_JOB_UNSUPPORTED = ("backoffLimitPerIndex", "maxFailedIndexes", "successPolicy")
+_JOB_UNSUPPORTED = ("backoffLimitPerIndex", "maxFailedIndexes")
+_MOST_SUCCESS_RULES = 20
 _IMMUTABLE = "field is immutable"
 _SIMPLE_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")
@@ -364,6 +366,8 @@ def _job(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
         yield _unsupported("spec.completionMode", spec.get("completionMode"), ("Indexed", "NonIndexed"))
     if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
         yield _required("spec.completions", "when completion mode is Indexed")
+    if spec.get("successPolicy") is not None:
+        yield from _success_policy(spec)
     if spec.get("manualSelector"):
         yield from _selects_template(spec)
     if before is None:
@@ -385,6 +389,43 @@ def _job(manifest: Manifest, before: Manifest | None) -> Iterator[Invalid]:
         yield _wrong("spec.completions", spec.get("completions"), _IMMUTABLE)
     if before["spec"].get("template") != spec.get("template") and not _may_change_template(before, spec):
         yield _wrong("spec.template", spec.get("template"), _IMMUTABLE)
+
+
+def _success_policy(spec: Mapping[str, Any]) -> Iterator[Invalid]:
+    path, completions = "spec.successPolicy", int(spec.get("completions") or 0)
+    if spec.get("completionMode") != "Indexed":
+        yield _wrong(path, spec["successPolicy"], "requires indexed completion mode")
+        return
+    rules = spec["successPolicy"].get("rules") or []
+    if not rules:
+        yield _required(f"{path}.rules", "at least one rules must be specified when the successPolicy is specified")
+    if len(rules) > _MOST_SUCCESS_RULES:
+        yield Invalid(
+            f"Too many: {len(rules)}: must have at most {_MOST_SUCCESS_RULES} items", code="FieldValueTooMany", target=f"{path}.rules"
+        )
+    for index, rule in enumerate(rules):
+        yield from _success_rule(rule, f"{path}.rules[{index}]", completions)
+
+
+def _success_rule(rule: Mapping[str, Any], path: str, completions: int) -> Iterator[Invalid]:
+    indexes, count = rule.get("succeededIndexes"), rule.get("succeededCount")
+    if indexes is None and count is None:
+        yield _required(path, "at least one of succeededCount or succeededIndexes must be specified")
+    total = 0
+    if indexes is not None:
+        try:
+            total = count_indexes(indexes, completions)
+        except ValueError as error:
+            yield _wrong(f"{path}.succeededIndexes", indexes, f"error parsing succeededIndexes: {error}")
+    if count is not None:
+        yield from _not_negative(rule, ("succeededCount",), path)
+        if count > completions:
+            yield _wrong(
+                f"{path}.succeededCount", count, f"must be less than or equal to {completions} (the number of specified completions)"
+            )
+        if indexes is not None and count > total:
+            words = f"must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+            yield _wrong(f"{path}.succeededCount", count, words)
 
 
 def _elastic(before: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:

@@ -74,10 +74,10 @@ async def test_binding_with_a_uid_leaves_a_pod_alone_that_took_the_name(http: ht
     assert await bind(second) == 201
 
 
-@pytest.mark.parametrize("field", ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy", "managedBy"])
+@pytest.mark.parametrize("field", ["backoffLimitPerIndex", "maxFailedIndexes", "managedBy"])
 async def test_what_the_job_controller_would_ignore_is_refused(http: httpx2.AsyncClient, field: str) -> None:
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
-    value = {"successPolicy": {"rules": [{"succeededCount": 1}]}, "managedBy": "example.com/other"}.get(field, 1)
+    value = {"managedBy": "example.com/other"}.get(field, 1)
     spec = {"completionMode": "Indexed", "completions": 2, "parallelism": 2, "template": template, field: value}
     answer = await http.post("/apis/batch/v1/namespaces/default/jobs", json={"metadata": {"name": "j"}, "spec": spec})
     assert answer.status_code == 422

@@ -26,6 +26,7 @@ from moorage.embedded.control.jobpods import (
     judge,
     new_pod,
     parse_indexes,
+    success_rule,
     without_tracking,
 )
 from moorage.embedded.control.objects import condition, finalizers_of, is_true, time_of, until
@@ -115,17 +116,22 @@ def _count(job: Manifest, pods: Sequence[Manifest]) -> _Tally:
         else:
             tally.failed += 1
     policy = job["spec"].get("podFailurePolicy")
-    over = condition(status, "FailureTarget") is not None or condition(status, "SuccessCriteriaMet") is not None or is_deleting(job)
+    failing = condition(status, "FailureTarget") is not None or is_deleting(job)
+    over = failing or condition(status, "SuccessCriteriaMet") is not None
     for pod in pods:
         if uid_of(pod) not in tracked or len(tally.released) >= _MAX_UNCOUNTED:
             continue
-        _count_one(job, pod, tally, policy, over)
+        if phase_of(pod) == "Succeeded" or is_failed(pod, job) or (failing and is_deleting(pod)):
+            _count_one(job, pod, tally, policy)
+        elif over and is_deleting(pod):
+            # Of a Job that has succeeded, what is still running when it goes has not failed.
+            tally.released.append(pod)
     if is_indexed(job):
         tally.succeeded = len(tally.indexes)
     return tally
 
 
-def _count_one(job: Manifest, pod: Manifest, tally: _Tally, policy: Mapping[str, Any] | None, over: bool) -> None:
+def _count_one(job: Manifest, pod: Manifest, tally: _Tally, policy: Mapping[str, Any] | None) -> None:
     uid, completions = uid_of(pod), completions_of(job)
     index = index_of(pod)
     in_range = not is_indexed(job) or (index is not None and index < (completions or 0))
@@ -136,8 +142,6 @@ def _count_one(job: Manifest, pod: Manifest, tally: _Tally, policy: Mapping[str,
                 tally.indexes.add(index)
         elif uid not in tally.uncounted_succeeded:
             tally.uncounted_succeeded.append(uid)
-        return
-    if not is_failed(pod, job) and not (over and is_deleting(pod)):
         return
     judgement = judge(pod, policy)
     if judgement.verdict is Verdict.FAIL_JOB:
@@ -172,6 +176,8 @@ def _verdict(
     running = deadline is not None and not job["spec"].get("suspend") and "startTime" in status
     if running and now >= time_of(status["startTime"], now) + timedelta(seconds=deadline):
         return "FailureTarget", "DeadlineExceeded", "Job was active longer than specified deadline"
+    if is_indexed(job) and (rule := success_rule(job, tally.indexes)) is not None:
+        return "SuccessCriteriaMet", "SuccessPolicy", f"Matched rules at index {rule}"
     completions = completions_of(job)
     if completions is None:
         reached = tally.successes > 0 and not any(is_active(pod) for pod in pods)

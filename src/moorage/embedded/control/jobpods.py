@@ -69,6 +69,20 @@ def format_indexes(indexes: Iterable[int]) -> str:
     return ",".join(parts)
 
 
+def success_rule(job: Manifest, succeeded: Iterable[int]) -> int | None:
+    """The first rule of the success policy that the indexes which have succeeded fulfil; None where none does."""
+    done = frozenset(succeeded)
+    for number, rule in enumerate((job["spec"].get("successPolicy") or {}).get("rules") or ()):
+        count, wanted = rule.get("succeededCount"), rule.get("succeededIndexes")
+        chosen = parse_indexes(wanted) if wanted is not None else None
+        met = done if chosen is None else done & chosen
+        if not done or (chosen is not None and not chosen):
+            continue
+        if (chosen is not None and met == chosen) or (count is not None and len(met) >= count):
+            return number
+    return None
+
+
 def new_pod(job: Manifest, index: int | None) -> Manifest:
     """A pod of the Job's template, tracked by finalizer, with its completion index where the Job is indexed."""
     pod = from_template(job, job["spec"].get("template") or {})
