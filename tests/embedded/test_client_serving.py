@@ -79,14 +79,14 @@ _GENERATIONS = itertools.count(1)
 
 
 def accept(
-    agent: Agent, kind: str, name: str, *names: str, phase: str = "Succeeded", message: str = "", after: float = 0.6
+    agent: Agent, kind: str, name: str, *names: str, phase: str = "Succeeded", message: str = "", after: float = 0.6, **said: list[str]
 ) -> threading.Timer:
     """Report a status a moment later, while the command waits."""
     scope = ids.Workspace(SUBSCRIPTION, GROUP, WORKSPACE)
     key = {"kind": kind, "namespace": "default", "name": ids.kube_name(scope, name, *names)}
     # Each is a later spec of the object than the last: an older one's status is no news to the service.
     generation = next(_GENERATIONS)
-    status = {"observedGeneration": generation, **({"message": message, "reason": "InitFailed"} if message else {})}
+    status = {"observedGeneration": generation, **({"message": message, "reason": "InitFailed"} if message else {}), **said}
 
     def report() -> None:
         agent.report(
@@ -161,7 +161,8 @@ def test_a_deployment_that_fails_says_why_with_exit_code_1(agent: Agent, serving
     timer = accept(agent, "OnlineEndpoint", "failing")
     assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "failing")[0] == 0
     timer.join()
-    timer = accept(agent, "OnlineDeployment", "failing", "blue", phase="Failed", message="init() failed: Traceback: ValueError: no")
+    said = {"message": "init() failed: Traceback: ValueError: no", "notices": ["it runs on Python 3.12."]}
+    timer = accept(agent, "OnlineDeployment", "failing", "blue", phase="Failed", **said)
     code, out, err = moorage("online-deployment", "create", "-f", str(serving / "blue.yml"), "-e", "failing")
     timer.join()
     assert (code, out) == (1, "")
@@ -182,6 +183,8 @@ def test_what_a_deployment_names_and_is_not_there_is_refused(
 ) -> None:
     if moorage("online-endpoint", "show", "-n", "refusing")[0] == 3:
         timer = accept(agent, "OnlineEndpoint", "refusing")
+    code, _, err = moorage("online-deployment", "show", "-n", "blue", "-e", "failing")
+    assert code == 0 and "warning: deployment blue: it runs on Python 3.12." in err
         assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "refusing")[0] == 0
         timer.join()
     words = ("--set", "endpoint_name=refusing", "--set", change)

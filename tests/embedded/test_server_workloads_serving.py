@@ -131,14 +131,6 @@ async def test_a_failed_deployment_ends_its_operation_with_the_traceback(service
         assert (await service.ended(again))["status"] == "Succeeded"
 
 
-async def test_an_endpoint_whose_tokens_nobody_could_check_is_refused(service: Service) -> None:
-    await service.attached()
-    for mode in ("AMLToken", "aad_token"):
-        answer = await service.call("PUT", "onlineEndpoints/digits", endpoint_body(authMode=mode), status=400)
-        assert "Use Key" in answer["error"]["message"] and answer["error"]["target"] == "properties.authMode"
-        await service.call("GET", "onlineEndpoints/digits", status=404)
-
-
 async def test_traffic_must_add_up_and_name_deployments(service: Service) -> None:
     agent = await service.attached()
     async with agent.connected():
@@ -242,6 +234,21 @@ async def test_logs_of_a_deployment_are_asked_of_its_cluster(service: Service) -
         assert (await asking) == {"content": "line 1\nline 2\n"}
         assert (await agent.post(f"answers/{question['id']}", b"late"))["accepted"] is False
         await service.call("POST", "onlineEndpoints/digits/deployments/blue/getLogs", {"tail": 0}, status=400)
+
+
+async def test_what_a_deployments_pods_say_of_its_environment_is_shown_and_stands_before_its_log(service: Service) -> None:
+    agent = await service.attached()
+    async with agent.connected():
+        await served(service, agent)
+        deployment = await agent.has("digits", "blue")
+        notice = "e:1 is made for Python 3.9; it runs on Python 3.12."
+        await agent.report(agent.status(deployment, {"phase": "Succeeded", "notices": [notice]}))
+        shown = await service.call("GET", "onlineEndpoints/digits/deployments/blue")
+        assert shown["properties"]["moorage"]["notices"] == [notice]
+        asking = asyncio.create_task(service.call("POST", "onlineEndpoints/digits/deployments/blue/getLogs", {"tail": 5}))
+        await agent.until(lambda agent: bool(agent.asks))
+        await agent.post(f"answers/{agent.asks[0]['id']}", b"line 1\n")
+        assert (await asking) == {"content": f"Warning: {notice}\nline 1\n"}
 
 
 async def test_attaching_waits_for_the_agent_and_refuses_what_does_not_fit(service: Service) -> None:

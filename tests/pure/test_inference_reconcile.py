@@ -211,6 +211,26 @@ def test_a_rolled_out_deployment_succeeds_and_names_how_long_each_phase_took() -
     assert status["readyReplicas"] == 1
 
 
+SUBSTITUTED = json.dumps({"code": "EnvironmentSubstituted", "message": "env:1 runs on Python 3.12."})
+
+
+def test_what_its_pods_say_of_the_environment_is_told_once_and_goes_with_the_revision() -> None:
+    parent = online_deployment()
+    pods = [pod(parent, ready=True, environment=ended(0, SUBSTITUTED), fetch=ended(0), main=RUNNING)]
+    plan = reconcile(see(parent, children=living(parent, **GOOD), pods=pods))
+    parent["status"] = status_of(plan)
+    assert parent["status"]["notices"] == ["env:1 runs on Python 3.12."]
+    assert plan.events == [("Warning", "EnvironmentSubstituted", "env:1 runs on Python 3.12.")]
+    without = reconcile(see(parent, children=living(parent)))
+    assert status_of(without)["notices"] == parent["status"]["notices"] and without.events == [], "while no pod is there"
+    changed = online_deployment(environment={"name": "env:2", "image": "registry.example/py:1"})
+    changed["metadata"]["generation"] = 4
+    changed["status"] = parent["status"]
+    assert status_of(reconcile(see(changed, children=living(changed), pods=pods)))["notices"] == [], (
+        "pods of the former revision do not count"
+    )
+
+
 def test_an_update_is_one_until_it_is_rolled_out() -> None:
     parent = online_deployment()
     parent["status"] = {"phase": "Succeeded", "observedGeneration": 2}

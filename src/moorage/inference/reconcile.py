@@ -20,6 +20,8 @@ from moorage.specs.condition import Condition, merge
 from moorage.specs.manifest import Manifest
 
 _MESSAGE_LIMIT = 8192
+# The environment has another Python than it was made for; the code with which `podside` says so.
+SUBSTITUTED = "EnvironmentSubstituted"
 _ANYWHERE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -42,7 +44,7 @@ def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE) -> Plan:
         return _plan(seen, _kept(seen), _State("Failed", error.code, error.message))
     pods = pods_status.current(seen.children.get("Pod", ()), rendered.revision)
     shared = [workload.environments_claim(seen.parent["metadata"]["namespace"])] if _prepared(seen) else []
-    return _plan(seen, rendered.children, _state(seen, rendered, pods), shared)
+    return _plan(seen, rendered.children, _state(seen, rendered, pods), shared, pods)
 
 
 def _prepared(seen: Observed) -> bool:
@@ -113,11 +115,16 @@ def _generation(seen: Observed) -> int:
     return int(seen.parent["metadata"].get("generation", 1))
 
 
-def _plan(seen: Observed, children: Sequence[Manifest], state: _State, shared: Sequence[Manifest] = ()) -> Plan:
+def _plan(
+    seen: Observed, children: Sequence[Manifest], state: _State, shared: Sequence[Manifest] = (), pods: Sequence[Manifest] = ()
+) -> Plan:
     earlier: Manifest = seen.parent.get("status") or {}
     generation = _generation(seen)
     live = [pod for pod in seen.children.get("Pod", ()) if not pod["metadata"].get("deletionTimestamp")]
     ready = sum(1 for pod in live if pod_status.ready(pod))
+    # What a replica was told holds for all of them, and while none is there.
+    kept = (earlier.get("notices") or ()) if earlier.get("observedGeneration") == generation else ()
+    notices = pods_status.notices(pods) or list(kept)
     message = state.message if len(state.message) <= _MESSAGE_LIMIT else f"... {state.message[-_MESSAGE_LIMIT:]}"
     wanted_none = state.phase == "Succeeded" and not live and state.reason == "Ready"
     condition = Condition("Ready", "True" if ready or wanted_none else "False", state.reason, message)
@@ -128,10 +135,12 @@ def _plan(seen: Observed, children: Sequence[Manifest], state: _State, shared: S
         "observedGeneration": generation,
         "replicas": len(live),
         "readyReplicas": ready,
+        "notices": notices,
         "conditions": merge(earlier.get("conditions") or (), [condition], now=seen.now, generation=generation),
     }
     new = (state.phase == "Failed" and earlier.get("phase") != "Failed") or (
         state.reason in refusal.REASONS and state.reason != earlier.get("reason")
     )
     events = [("Warning", state.reason, message[:1000])] if new else []
+    events += [("Warning", SUBSTITUTED, each[:1000]) for each in notices if each not in (earlier.get("notices") or ())]
     return Plan(children=tuple(children), status=status, shared=tuple(shared), events=events)

@@ -63,6 +63,12 @@ def failure(pods: Sequence[Manifest]) -> Finding | None:
     return None
 
 
+def notices(pods: Iterable[Manifest]) -> list[str]:
+    """What the user must know about the environment that these pods got; each thing once."""
+    found = (pod_status.notice(pod, workload.ENVIRONMENT_CONTAINER) for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"])))
+    return list(dict.fromkeys(notice for notice in found if notice))
+
+
 def progress(pods: Sequence[Manifest]) -> Finding:
     """Which phase the pod that is furthest behind is in."""
     waiting = [pod for pod in pods if not pod_status.ready(pod)]

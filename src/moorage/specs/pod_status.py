@@ -56,6 +56,12 @@ def ended(entry: Manifest | None, *, last: bool = False) -> Ended | None:
     )
 
 
+def notice(pod: Manifest, name: str) -> str:
+    """What a container of ours that has done its work says that its user must know; empty when it says nothing."""
+    done = ended(container(pod, name))
+    return done.message if done and not done.exit_code and done.code else ""
+
+
 def explained(text: str) -> tuple[str, str]:
     """Code and message of a termination message: our containers write one JSON object, others any text."""
     clean = text.strip()

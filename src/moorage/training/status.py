@@ -70,9 +70,8 @@ def pods_summary(pods: Sequence[Manifest]) -> list[Manifest]:
             summary["node"] = node
         if message := (pod.get("status") or {}).get("message"):
             summary["message"] = message
-        environment = pod_status.ended(pod_status.container(pod, workload.ENVIRONMENT_CONTAINER))
-        if environment and not environment.exit_code and environment.code:
-            summary["notice"] = environment.message
+        if notice := pod_status.notice(pod, workload.ENVIRONMENT_CONTAINER):
+            summary["notice"] = notice
         found.append(summary)
     return found
 

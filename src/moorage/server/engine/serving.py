@@ -86,7 +86,7 @@ def conclude(
 
 
 def _seen(status: Manifest) -> Manifest:
-    return {key: status[key] for key in ("phase", "reason", "message", "replicas", "readyReplicas") if key in status}
+    return {key: status[key] for key in ("phase", "reason", "message", "replicas", "readyReplicas", "notices") if key in status}
 
 
 def begin_deletion(tx: Transaction, resource: Resource) -> Resource:
