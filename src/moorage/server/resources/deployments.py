@@ -169,16 +169,13 @@ async def _logs(call: Call) -> Answer:
     if kind not in ("InferenceServer", "StorageInitializer"):
         raise Invalid(f"containerType '{kind}' is none of InferenceServer, StorageInitializer.", target="containerType")
 
-    def read_place(tx: Transaction) -> tuple[DesiredObject, Cluster]:
+    def read_place(tx: Transaction) -> tuple[DesiredObject, Cluster, list[str]]:
         deployment = tx.resources.get(call.key(DEPLOYMENTS))
         held = [each for each in tx.desired.of_owner(deployment.key) if each.object is not None]
         if not held:
             raise NotFound(f"Deployment '{deployment.name}' is not on any cluster, so it has no log.", code="DeploymentNotPlaced")
         return held[0], tx.clusters.get(held[0].cluster), (deployment.state.get("seen") or {}).get("notices") or []
 
-    if (building := await call.services.store.read(lambda tx: _build_log(tx, tx.resources.get(call.key(DEPLOYMENTS))))) is not None:
-        text = b"".join([piece async for piece in call.services.blobs.stream(building)]).decode("utf-8", "replace")
-        return Answer({"content": "".join(text.splitlines(keepends=True)[-tail:])})
     object, cluster, notices = await call.services.store.read(read_place)
     status = connectivity(cluster.last_seen, call.services.now(), call.services.settings.agent_timeout)
     if status is not Connectivity.CONNECTED:
@@ -190,15 +187,6 @@ async def _logs(call: Call) -> Answer:
     question = Ask.model_validate({"id": "", "type": "deploymentLogs", "key": key, "container": kind, "tail": tail})
     content = await ask(call.services, call.workspace, cluster.id, question, timeout=_LOGS_WITHIN)
     return Answer({"content": "".join(f"Warning: {notice}\n" for notice in notices) + content})
-
-
-def _build_log(tx: Transaction, deployment: Resource) -> Blob | None:
-    """The log of the image that a deployment waits for which is on no cluster yet, and so has no other."""
-    build = builds.build_behind(tx, deployment)
-    if build is None or any(each.object is not None for each in tx.desired.of_owner(deployment.key)):
-        return None
-    container, _, name = build.log.partition("/")
-    return tx.blobs.find(container, name) if name else None
 
 
 def _render(call: Call, deployment: Resource) -> Manifest:
