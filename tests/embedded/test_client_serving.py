@@ -157,6 +157,22 @@ def test_a_model_is_served_and_scored(agent: Agent, serving: Path, moorage: Run,
     assert moorage("online-deployment", "delete", "-n", "green", "-e", "digits", "--yes")[0] == 3
 
 
+def test_an_endpoint_with_tokens_shows_one_and_regenerating_revokes_them(agent: Agent, serving: Path, moorage: Run) -> None:
+    document = str(serving / "endpoint.yml")
+    code, out, err = moorage("online-endpoint", "create", "-f", document, "-n", "tokens", "--auth-mode", "aml_token", "--no-wait")
+    assert code == 0 and json.loads(out)["auth_mode"] == "aml_token", err
+    shown = json.loads(moorage("online-endpoint", "get-credentials", "-n", "tokens")[1])
+    assert set(shown) == {"accessToken", "tokenType", "expiryTimeUtc", "refreshAfterTimeUtc"}
+    assert moorage("online-endpoint", "get-credentials", "-n", "tokens", "--query", "accessToken", "-o", "tsv")[1].count(".") == 2
+    code, out, err = moorage("online-endpoint", "regenerate-keys", "-n", "tokens", "--yes", "--no-wait", "-o", "json")
+    assert code == 0 and json.loads(out)["accessToken"] != shown["accessToken"], err
+    (serving / "silent.yml").write_text("name: tokens\ncompute: azureml:local\ndescription: says nothing of callers\n")
+    code, out, err = moorage("online-endpoint", "update", "-f", str(serving / "silent.yml"), "--no-wait")
+    assert code == 0 and json.loads(out)["auth_mode"] == "aml_token", err
+    code, _, err = moorage("online-endpoint", "create", "-f", document, "-n", "users", "--auth-mode", "aad_token")
+    assert code == 2 and "Use AMLToken" in err
+
+
 def test_a_deployment_that_fails_says_why_with_exit_code_1(agent: Agent, serving: Path, moorage: Run) -> None:
     timer = accept(agent, "OnlineEndpoint", "failing")
     assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "failing")[0] == 0

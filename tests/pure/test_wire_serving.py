@@ -51,7 +51,7 @@ def test_an_endpoint_is_answered_without_its_keys() -> None:
     ("raw", "words"),
     [
         ({}, "properties.compute is required"),
-        ({"compute": "c", "authMode": "Basic"}, "'Basic' is unknown. Use Key, AMLToken or AADToken"),
+        ({"compute": "c", "authMode": "Basic"}, "'Basic' is unknown. Use Key or AMLToken"),
         ({"compute": "c", "traffic": {"blue": "90"}}, "properties.traffic.blue"),
     ],
 )

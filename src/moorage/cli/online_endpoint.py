@@ -102,7 +102,9 @@ def update(
         document = amended(Kind.ENDPOINT, entities.endpoint(current), changes)
     made = body(document, session.client.workspace, {})
     before = current.get("properties") or {}
-    # A document that does not speak of traffic leaves it as it is.
+    # A document that does not speak of who may call, or of traffic, leaves it as it is.
+    if "auth_mode" not in document.values:
+        made["properties"].pop("authMode", None)
     for field, wire in (("traffic", "traffic"), ("mirror_traffic", "mirrorTraffic")):
         if (text := given[field]) is not None:
             made["properties"][wire] = shares(text, f"--{field.replace('_', '-')}")
@@ -205,7 +207,7 @@ def invoke(session: Session, name: str, request_file: str, deployment_name: str 
 @command(endpoints, "get-credentials", examples=["moorage online-endpoint get-credentials -n digits --query primaryKey -o tsv"])
 @name_option("endpoint")
 def get_credentials(session: Session, name: str) -> Manifest:
-    """Print the keys, or a token, that callers of an endpoint send."""
+    """Print the keys that callers of an endpoint send; of one with `auth_mode: aml_token` a token and when it ends."""
     from moorage.client.endpoints import credentials
 
     return credentials(session.client, name)
@@ -217,11 +219,14 @@ def get_credentials(session: Session, name: str) -> Manifest:
 @yes_option()
 @no_wait_option()
 def regenerate_keys(session: Session, name: str, key_type: str, yes: bool, no_wait: bool) -> Manifest:
-    """Make a new key; callers with the old one are refused from then on."""
-    from moorage.client.endpoints import regenerate
+    """Make a new key, or revoke every token of an endpoint that takes tokens; callers with an old one are refused from then on."""
+    from moorage.client.endpoints import regenerate, takes_tokens
 
     # Without a terminal it is a script, and those of `az ml` are not asked here.
-    session.confirm(f"Replace the {key_type} key of {name}? Callers that use it are refused afterwards.", yes or not sys.stdin.isatty())
+    if not yes and sys.stdin.isatty():
+        tokens = takes_tokens(session.client.get(session.client.path("onlineEndpoints", name)))
+        what = f"Revoke all tokens of {name}?" if tokens else f"Replace the {key_type} key of {name}?"
+        session.confirm(f"{what} Callers with an old one are refused afterwards.", False)
     return regenerate(session.client, name, key_type, wait=not no_wait)
 
 

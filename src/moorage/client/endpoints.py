@@ -1,4 +1,4 @@
-"""Online endpoints: keys, traffic, and a request to score."""
+"""Online endpoints: keys or tokens, traffic, and a request to score."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ PIN = "azureml-model-deployment"
 
 
 def credentials(client: Client, name: str, endpoint: Manifest | None = None) -> Manifest:
-    """Keys or a token, whichever the endpoint's `auth_mode` asks for."""
+    """Keys or a token, whichever the endpoint's `auth_mode` asks for: what `listKeys` or `token` answers."""
     path = client.path("onlineEndpoints", name)
     found = endpoint or client.get(path)
-    mode = str((found.get("properties") or {}).get("authMode", "Key")).lower()
-    if mode == "key":
-        return client.post(f"{path}/listKeys")
-    if mode == "amltoken":
-        return client.post(f"{path}/token")
-    return {"accessToken": client.profile.token, "tokenType": "Bearer"}
+    return client.post(f"{path}/token" if takes_tokens(found) else f"{path}/listKeys")
+
+
+def takes_tokens(endpoint: Manifest) -> bool:
+    """Whether callers of the endpoint send tokens, which end, instead of keys."""
+    return str((endpoint.get("properties") or {}).get("authMode", "Key")).lower() == "amltoken"
 
 
 def regenerate(client: Client, name: str, which: str, *, wait: bool = True) -> Manifest:
-    """Make a new key, `primary` or `secondary`; the old one stops working."""
+    """Make a new key, `primary` or `secondary`; the old one stops working. Of an endpoint with tokens, all stop working.
+
+    Returns:
+        What is good from now on, as `credentials`.
+    """
     path = client.path("onlineEndpoints", name)
     kind = {"primary": "Primary", "secondary": "Secondary"}[which]
     client.action(f"{path}/regenerateKeys", {"keyType": kind}, wait=wait)
-    return client.post(f"{path}/listKeys")
+    return credentials(client, name)
 
 
 def invoke(
     client: Client, name: str, body: bytes, *, deployment: str | None = None, headers: Mapping[str, str] | None = None, timeout: timedelta
 ) -> Response:
-    """POST a request to the endpoint's scoring URI with its key.
+    """POST a request to the endpoint's scoring URI with its key, or with a token asked for right now.
 
     Args:
         body: JSON, as the scoring script's `run()` takes it.

@@ -33,6 +33,19 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ),
     )
+    return _private_key(path, pem)
+
+
+def kept_signing_key(path: Path) -> Ed25519PrivateKey | None:
+    """The Ed25519 key at `path`, or None when there is none: a predecessor that somebody keeps for a while."""
+    try:
+        pem = _read(path)
+    except FileNotFoundError:
+        return None
+    return _private_key(path, pem)
+
+
+def _private_key(path: Path, pem: bytes) -> Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except ValueError as error:

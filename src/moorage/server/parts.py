@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from moorage.server import gateway, operations
 from moorage.server.arm import Route
 from moorage.server.engine.engine import workload_engine
+from moorage.server.engine.signers import signers
 from moorage.server.resources import (
     batch,
     clusters,
@@ -23,9 +24,9 @@ from moorage.server.resources import (
     jobs,
     me,
     models,
+    registries,
     schedules,
     uploads,
-    registries,
     workspaces,
 )
 from moorage.server.services import Services
@@ -56,4 +57,4 @@ ROUTES: tuple[tuple[Route, ...], ...] = (
     schedules.ROUTES,
     gateway.ROUTES,
 )
-ENGINES: tuple[Engine, ...] = (upkeep, workload_engine)
+ENGINES: tuple[Engine, ...] = (upkeep, signers, workload_engine)

@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 from moorage import clock
 from moorage.artifacts import Artifacts
 from moorage.clock import Clock
-from moorage.identity.keyfiles import secret_key, signing_key
+from moorage.identity.keyfiles import kept_signing_key, secret_key, signing_key
 from moorage.identity.links import Links
+from moorage.identity.scoring import ScoringTokens
 from moorage.identity.tokens import Tokens
 from moorage.server.blobstore import BlobStore
 from moorage.server.founding import ensure_workspace
@@ -28,6 +29,7 @@ class Services:
         settings: as the process was started.
         store: SQL state.
         tokens: issues and verifies bearer tokens.
+        scoring: issues tokens that open endpoints; routers verify them.
         blobs: every blob of every workspace.
         links: makes and checks signed links to blobs.
         metrics: what `/metrics` shows; add your collectors to it.
@@ -38,9 +40,21 @@ class Services:
     store: Store
     blobs: BlobStore
     tokens: Tokens
+    scoring: ScoringTokens
     links: Links
     metrics: CollectorRegistry
     now: Clock = clock.now
+
+
+def _scoring(settings: Settings, now: Clock) -> ScoringTokens:
+    """The tokens of endpoints. A predecessor kept beside the key (how-to/operate.md) goes on to count for what it signed."""
+    previous = kept_signing_key(settings.keys / "scoring-previous.pem")
+    return ScoringTokens(
+        signing_key(settings.keys / "scoring.pem"),
+        [previous.public_key()] if previous is not None else [],
+        lifetime=settings.scoring_token_lifetime,
+        now=now,
+    )
 
 
 @asynccontextmanager
@@ -59,6 +73,7 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
             store=store,
             blobs=blobs,
             tokens=Tokens(signing_key(settings.keys / "signing.pem"), now=now),
+            scoring=_scoring(settings, now),
             links=Links(secret_key(settings.keys / "links.key"), now=now),
             metrics=CollectorRegistry(),
             now=now,

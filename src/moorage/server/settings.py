@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     stop_grace: timedelta = Field(timedelta(seconds=10), description="How long open requests may finish after a stop signal.")
     agent_timeout: timedelta = Field(timedelta(seconds=45), description="A cluster whose agent was silent for longer shows as Offline.")
     workload_token_lifetime: timedelta = Field(timedelta(hours=12), description="Life of the blob tokens of job and scoring pods.")
+    scoring_token_lifetime: timedelta = Field(
+        timedelta(hours=1),
+        ge=timedelta(minutes=1),
+        description="Life of the tokens that callers of endpoints with `auth_mode: aml_token` get; at least a minute.",
+    )
 
     url_map: Path | None = Field(
         None, description="YAML or JSON file that maps prefixes of web addresses to local files; jobs may name those addresses as inputs."

@@ -21,6 +21,7 @@ from azure.ai.ml.entities import (
     ResourceSettings,
     TargetUtilizationScaleSettings,
 )
+from azure.ai.ml.exceptions import ValidationException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from flows.expect import names, raises, until
 from flows.jobs import IMAGE, TINY
@@ -250,7 +251,28 @@ def what_is_wrong_with_an_endpoint_is_said_at_once(place) -> None:
     raises(ResourceNotFoundError, "sdk-wrong", place.ml.online_endpoints.get, "sdk-wrong")
 
 
-def an_endpoint_with_tokens_is_refused_until_it_can_be_scored(place) -> None:
-    endpoint = KubernetesOnlineEndpoint(name="sdk-token", compute="local", auth_mode="aml_token")
-    raises(HttpResponseError, "NotYetImplemented", lambda: place.ml.online_endpoints.begin_create_or_update(endpoint).result())
-    raises(ResourceNotFoundError, "sdk-token", place.ml.online_endpoints.get, "sdk-token")
+def online_token_endpoint(place) -> None:
+    """An endpoint with tokens is made, asked for one, and scored with it."""
+    for name in ("sdk-token", "sdk-token-other"):
+        endpoint = KubernetesOnlineEndpoint(name=name, compute="local", auth_mode="aml_token")
+        made = place.ml.online_endpoints.begin_create_or_update(endpoint).result()
+        assert made.auth_mode == "aml_token" and made.provisioning_state == "Succeeded"
+    place.ml.online_deployments.begin_create_or_update(deployment(place, "only", endpoint_name="sdk-token")).result()
+    uri, pinned = place.ml.online_endpoints.get("sdk-token").scoring_uri, {"azureml-model-deployment": "only"}
+    token, theirs = (place.ml.online_endpoints.get_keys(name) for name in ("sdk-token", "sdk-token-other"))
+    assert type(token).__name__ == "EndpointAuthToken" and token.token_type == "Bearer"
+    assert token.expiry_time_utc - token.refresh_after_time_utc == 1800
+    assert score(uri, token.access_token, **pinned)["from"] == "only"
+    request = place.file("request.json", json.dumps({"x": 1}))
+    assert json.loads(place.ml.online_endpoints.invoke("sdk-token", request_file=request, deployment_name="only"))["from"] == "only"
+    raises(urllib.error.HTTPError, "403", lambda: score(uri, theirs.access_token, **pinned))
+    raises(urllib.error.HTTPError, "401", lambda: score(uri, token.access_token[:-2], **pinned))
+    raises(ValidationException, "does not use keys", lambda: place.ml.online_endpoints.begin_regenerate_keys("sdk-token").result())
+    for name in ("sdk-token", "sdk-token-other"):
+        place.ml.online_endpoints.begin_delete(name).result()
+
+
+def an_endpoint_with_tokens_of_users_is_refused(place) -> None:
+    endpoint = KubernetesOnlineEndpoint(name="sdk-users", compute="local", auth_mode="aad_token")
+    raises(HttpResponseError, "AuthModeNotSupported", lambda: place.ml.online_endpoints.begin_create_or_update(endpoint).result())
+    raises(ResourceNotFoundError, "sdk-users", place.ml.online_endpoints.get, "sdk-users")

@@ -1,4 +1,7 @@
-"""Online endpoints: a name that scores, its keys and its traffic split. The cluster gets digests of keys; the keys are sealed in the store."""
+"""Online endpoints: a name that scores, its keys or tokens and its traffic split.
+
+The cluster gets digests of keys, which are sealed in the store, or what tokens have to be like; tokens themselves are kept nowhere.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from datetime import timedelta
 
 from moorage.errors import Conflict, Invalid
 from moorage.identity.roles import Action
+from moorage.identity.scoring import ScoringTokens
 from moorage.identity.tokens import new_secret
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope, found
 from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, begin_deletion, finish_deletion
@@ -16,6 +20,7 @@ from moorage.server.resources.placement import Place, find_place
 from moorage.server.resources.provisioning import provision
 from moorage.specs.endpoints import SCORING_PATH, SWAGGER_PATH, AuthMode, ProvisioningState, check_endpoint_name, check_traffic
 from moorage.specs.manifest import Manifest
+from moorage.specs.routing import TokenTerms
 from moorage.store import Cluster, Operation, Resource, ResourceKey, Transaction
 from moorage.wire.endpoints import EndpointProperties, answered, read_endpoint
 from moorage.wire.manifests import online_endpoint
@@ -23,6 +28,8 @@ from moorage.wire.manifests import online_endpoint
 # An endpoint is only a row for the router; a cluster that needs longer is away.
 _TAKEN_WITHIN = timedelta(minutes=2)
 PRIMARY, SECONDARY = "primaryKey", "secondaryKey"
+# In an endpoint's state: the generation of its tokens (`TokenTerms`).
+_SINCE = "tokensSince"
 _COLLECTION = W + "/onlineEndpoints"
 _ONE = _COLLECTION + "/{name}"
 
@@ -31,37 +38,57 @@ async def _put(call: Call) -> Answer:
     check_endpoint_name(call.names["name"])
     raw = call.properties()
     endpoint = read_endpoint(raw)
-    if endpoint.auth is not AuthMode.KEY:
-        # Accepted, it could never be scored: the router checks keys only, so far.
-        raise Invalid(
-            f"properties.authMode: {endpoint.auth.value} comes with the serving issue. Use Key.",
-            code="NotYetImplemented",
-            target="properties.authMode",
-        )
+    _check_auth_mode(endpoint)
     body: Manifest = {key: call.body[key] for key in ("location", "tags", "identity", "kind", "sku") if call.body.get(key) is not None}
-    body["properties"] = answered(raw)
 
     def write(tx: Transaction) -> tuple[Resource, Cluster, Operation, bool]:
         key = call.key(ENDPOINTS)
         current = tx.resources.find(key)
         check_preconditions(call, current)
         place = find_place(tx, call.workspace, endpoint.compute, target="properties.compute")
+        # Who does not speak of it leaves it as it is: a default would turn an endpoint of tokens into one of keys.
+        mode = read_endpoint(current.properties).auth if current is not None and not raw.get("authMode") else endpoint.auth
+        body["properties"] = answered({**raw, "authMode": mode.value})
         if current is not None:
             _check_changeable(current, place)
         _check_unique(tx, place, key)
         deployments = tx.resources.names(call.workspace, DEPLOYMENTS, parent=key.name)
         check_traffic(endpoint.traffic or {}, endpoint.mirror_traffic or {}, deployments)
+        since = _tokens_since(tx, current, mode)
         if current is None:
-            current = tx.resources.create(key, body, state={"provisioningState": ProvisioningState.CREATING.value})
+            current = tx.resources.create(key, body, state={"provisioningState": ProvisioningState.CREATING.value, **since})
             created = True
         else:
-            current, created = tx.resources.update(current, body=body), False
-        _keep_keys(tx, current, endpoint)
-        operation = send(tx, current, place)
+            current, created = tx.resources.update(current, body=body, state={**current.state, **since}), False
+        _keep_keys(tx, current, endpoint, mode)
+        operation = send(tx, current, place, call.services.scoring)
         return tx.resources.get(key), place.cluster, operation, created
 
     resource, cluster, operation, created = await call.services.store.write(write, actor=call.user.name)
     return accepted(call, operation, _render(call, resource, cluster), created=created)
+
+
+def _check_auth_mode(endpoint: EndpointProperties) -> None:
+    """The original has aad_token for managed endpoints only; here its tokens would be users' own, which open the whole workspace."""
+    if endpoint.auth is AuthMode.AAD_TOKEN:
+        raise Invalid(
+            "properties.authMode: AADToken is for managed endpoints; on a Kubernetes compute, callers would hand the cluster's router tokens "
+            "that open the workspace. Use AMLToken: its tokens open one endpoint, and end.",
+            code="AuthModeNotSupported",
+            target="properties.authMode",
+        )
+
+
+def _tokens_since(tx: Transaction, current: Resource | None, mode: AuthMode) -> Manifest:
+    """What an endpoint that begins to take tokens remembers: none of an earlier time open it."""
+    if mode is not AuthMode.AML_TOKEN or (current is not None and read_endpoint(current.properties).auth is mode):
+        return {}
+    return {_SINCE: _next_generation(tx, current)}
+
+
+def _next_generation(tx: Transaction, current: Resource | None) -> int:
+    before = int(current.state.get(_SINCE) or 0) if current is not None else 0
+    return max(before + 1, int(tx.now.timestamp() * 1000))
 
 
 def _check_changeable(current: Resource, place: Place) -> None:
@@ -88,27 +115,37 @@ def _check_unique(tx: Transaction, place: Place, key: ResourceKey) -> None:
             )
 
 
-def _keep_keys(tx: Transaction, endpoint: Resource, wanted: EndpointProperties) -> None:
+def _keep_keys(tx: Transaction, endpoint: Resource, wanted: EndpointProperties, mode: AuthMode) -> None:
     """Seal the keys given, and make those that an endpoint with keys lacks."""
     given = {PRIMARY: wanted.keys.primary_key, SECONDARY: wanted.keys.secondary_key} if wanted.keys else {}
     for name in (PRIMARY, SECONDARY):
         value = given.get(name)
         if value is not None:
             tx.secrets.put(endpoint.id, name, value)
-        elif wanted.auth is AuthMode.KEY and tx.secrets.find(endpoint.id, name) is None:
+        elif mode is AuthMode.KEY and tx.secrets.find(endpoint.id, name) is None:
             tx.secrets.put(endpoint.id, name, new_secret())
 
 
-def send(tx: Transaction, endpoint: Resource, place: Place) -> Operation:
+def send(tx: Transaction, endpoint: Resource, place: Place, scoring: ScoringTokens) -> Operation:
     """Tell the cluster what the endpoint is now; the operation that lasts until it knows."""
     wanted = read_endpoint(endpoint.properties)
-    digests = []
+    digests, tokens = [], None
     if wanted.auth is AuthMode.KEY:
         keys = [tx.secrets.find(endpoint.id, name) for name in (PRIMARY, SECONDARY)]
         digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys if key is not None]
+    elif wanted.auth is AuthMode.AML_TOKEN:
+        tokens = TokenTerms(_audience(endpoint), _generation(endpoint), scoring.public_keys)
     deployments = tx.resources.names(endpoint.key.workspace, DEPLOYMENTS, parent=endpoint.name)
-    manifest = online_endpoint(place.placement, endpoint.name, wanted, key_digests=digests, deployments=deployments)
+    manifest = online_endpoint(place.placement, endpoint.name, wanted, deployments=deployments, key_digests=digests, tokens=tokens)
     return provision(tx, endpoint, place, manifest, within=_TAKEN_WITHIN)
+
+
+def _audience(endpoint: Resource) -> str:
+    return endpoint.id.lower()
+
+
+def _generation(endpoint: Resource) -> int:
+    return int(endpoint.state[_SINCE])
 
 
 async def _get(call: Call) -> Answer:
@@ -162,29 +199,45 @@ async def _list_keys(call: Call) -> Answer:
 def _check_has_keys(endpoint: Resource) -> None:
     mode = read_endpoint(endpoint.properties).auth
     if mode is not AuthMode.KEY:
-        raise Invalid(f"Endpoint '{endpoint.name}' has no keys: its authMode is {mode.value}.", code="NoKeys", target="properties.authMode")
+        raise Invalid(
+            f"Endpoint '{endpoint.name}' has no keys: its authMode is {mode.value}. Use token.", code="NoKeys", target="properties.authMode"
+        )
 
 
 async def _regenerate(call: Call) -> Answer:
+    """A new key; of an endpoint with tokens: all of them revoked. The original has no word for that, and refuses there."""
     kinds = {"primary": PRIMARY, "secondary": SECONDARY}
     kind = str(call.body.get("keyType") or "").lower()
-    if kind not in kinds:
-        raise Invalid(f"keyType must be Primary or Secondary, not '{call.body.get('keyType')}'.", target="keyType")
 
     def write(tx: Transaction) -> Operation:
         endpoint = tx.resources.get(call.key(ENDPOINTS))
-        _check_has_keys(endpoint)
         place = find_place(tx, call.workspace, str(endpoint.properties.get("compute")), target="properties.compute")
-        # The SDK sends the old key as `keyValue`: it is not what is wanted.
-        tx.secrets.put(endpoint.id, kinds[kind], new_secret())
-        return send(tx, endpoint, place)
+        if read_endpoint(endpoint.properties).auth is AuthMode.AML_TOKEN:
+            endpoint = tx.resources.update(endpoint, state={**endpoint.state, _SINCE: _next_generation(tx, endpoint)})
+        elif kind in kinds:
+            # The SDK sends the old key as `keyValue`: it is not what is wanted.
+            tx.secrets.put(endpoint.id, kinds[kind], new_secret())
+        else:
+            raise Invalid(f"keyType must be Primary or Secondary, not '{call.body.get('keyType')}'.", target="keyType")
+        return send(tx, endpoint, place, call.services.scoring)
 
     return accepted(call, await call.services.store.write(write, actor=call.user.name))
 
 
 async def _token(call: Call) -> Answer:
     endpoint = await call.services.store.read(lambda tx: tx.resources.get(call.key(ENDPOINTS)))
-    raise Invalid(f"Endpoint '{endpoint.name}' is called with a key (authMode Key). Use listKeys.", target="properties.authMode")
+    if read_endpoint(endpoint.properties).auth is not AuthMode.AML_TOKEN:
+        raise Invalid(
+            f"Endpoint '{endpoint.name}' is called with a key (authMode Key). Use listKeys.", code="NoTokens", target="properties.authMode"
+        )
+    issued = call.services.scoring.issue(_audience(endpoint), _generation(endpoint))
+    answer = {
+        "accessToken": issued.token,
+        "tokenType": "Bearer",
+        "expiryTimeUtc": int(issued.expires.timestamp()),
+        "refreshAfterTimeUtc": int(issued.refresh_after.timestamp()),
+    }
+    return Answer(answer, 200, {"Cache-Control": "no-store"})
 
 
 def _render(call: Call, endpoint: Resource, cluster: Cluster | None) -> Manifest:
