@@ -183,6 +183,8 @@ def test_a_deployment_that_fails_says_why_with_exit_code_1(agent: Agent, serving
     timer.join()
     assert (code, out) == (1, "")
     assert "init() failed: Traceback: ValueError: no" in err
+    code, _, err = moorage("online-deployment", "show", "-n", "blue", "-e", "failing")
+    assert code == 0 and "warning: deployment blue: it runs on Python 3.12." in err
 
 
 @pytest.mark.parametrize(
@@ -199,8 +201,6 @@ def test_what_a_deployment_names_and_is_not_there_is_refused(
 ) -> None:
     if moorage("online-endpoint", "show", "-n", "refusing")[0] == 3:
         timer = accept(agent, "OnlineEndpoint", "refusing")
-    code, _, err = moorage("online-deployment", "show", "-n", "blue", "-e", "failing")
-    assert code == 0 and "warning: deployment blue: it runs on Python 3.12." in err
         assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "refusing")[0] == 0
         timer.join()
     words = ("--set", "endpoint_name=refusing", "--set", change)
