@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.embedded.client_peers import Run, agent, client, moorage, profile, service, token
+from tests.embedded.client_peers import Agent, Run, agent, client, moorage, profile, service, token
 
 from moorage.client.assets import Assets
 from moorage.client.connection import Client
@@ -107,3 +107,32 @@ def test_ready_made_environments_are_listed_shown_and_added(moorage: Run, tmp_pa
     code, _, err = moorage("environment", "show", "-n", "sklearn-77", "-v", "1", "--registry-name", "azureml")
     assert code == 3, err
     assert "nearest first: sklearn-" in err
+
+
+def test_files_of_a_document_go_where_it_says(agent: Agent, client: Client, moorage: Run, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "train.py").write_text("print()\n")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "words.py").write_text("w\n")
+    (tmp_path / "data.txt").write_text("d\n")
+    component = tmp_path / "component.yml"
+    component.write_text(COMPONENT.replace("name: train", "name: sharing") + "additional_includes: [./shared, ./shared.zip]\n")
+    code, out, err = moorage("component", "create", "-f", str(component))
+    assert code == 0, err
+    spec = json.loads(out)["component_spec"]
+    assert spec["additional_includes"] == ["./shared", "./shared.zip"], "as the SDK sends it"
+    made = client.get(spec["code"].removeprefix("azureml:"))["properties"]["codeUri"]
+    assert made.endswith("/code_with_additional_includes")
+    assert json.loads(moorage("component", "create", "-f", str(component))[1])["component_spec"]["code"] == spec["code"], "sent once"
+    component.write_text(component.read_text().replace("./shared.zip", "./shard.zip"))
+    code, _, err = moorage("component", "create", "-f", str(component), "--name", "wrong")
+    assert code == 2 and f"{component}:" in err and "additional_includes: './shard.zip' does not exist" in err
+
+    job = tmp_path / "job.yml"
+    text = "command: echo\nenvironment: {image: 'python:3.11'}\ncompute: azureml:local\ninputs: {d: {type: uri_file, path: ./data.txt, datastore: DATASTORE}}\n"
+    job.write_text(text.replace("DATASTORE", "azureml:workspaceartifactstore"))
+    code, out, err = moorage("job", "create", "-f", str(job), "-n", "placed")
+    assert code == 0, err
+    assert "/datastores/workspaceartifactstore/paths/LocalUpload/" in json.loads(out)["inputs"]["d"]["path"]
+    job.write_text(text.replace("DATASTORE", "absent"))
+    assert moorage("job", "create", "-f", str(job), "-n", "placed-nowhere")[0] == 3

@@ -110,7 +110,9 @@ def _body(document: Document) -> Manifest:
 def _resolved(document: Document, wanted: list[Use]) -> dict[str, str]:
     found: dict[str, str] = {}
     for use in wanted:
-        found[use.field] = _left(document, use, found)
+        # Includes without code of their own: the SDK's body has no code before they are put together.
+        if use.reference is not None or not use.includes:
+            found[use.field] = _left(document, use, found)
     return found
 
 

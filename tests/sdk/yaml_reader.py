@@ -7,7 +7,9 @@ import logging
 import os
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # The SDK and its parts speak to stdout now and then; the answers need it for themselves.
@@ -33,6 +35,7 @@ from azure.ai.ml._schema.pipeline.pipeline_component import PipelineComponentSch
 from azure.ai.ml._schema.pipeline.pipeline_job import PipelineJobSchema  # noqa: E402
 from azure.ai.ml._schema.schedule.schedule import JobScheduleSchema  # noqa: E402
 from azure.ai.ml._schema.workspace.workspace import WorkspaceSchema  # noqa: E402
+from azure.ai.ml._utils._asset_utils import get_content_hash, get_upload_files_from_folder  # noqa: E402
 from azure.ai.ml.entities import _load_functions as loaders  # noqa: E402
 
 LOADERS: dict[str, Callable[..., Any]] = {
@@ -91,6 +94,25 @@ def wire(made: Any) -> Any:
     return made.as_dict() if hasattr(made, "as_dict") else made
 
 
+def code(path: str) -> Any:
+    """The files that go with a component: what each holds, and the hash of all."""
+    component = loaders.load_component(path)
+    result = component._validate()
+    if not result.passed:
+        return {"refusal": str(result.error_messages)[:2000]}
+    with component._build_code() as made:
+        found = get_upload_files_from_folder(made.path, ignore_file=made._ignore_file)
+        files = {name: held(source) for source, name in found}
+        return {"files": files, "hash": get_content_hash(made.path, made._ignore_file)}
+
+
+def held(path: str) -> Any:
+    if not zipfile.is_zipfile(path):
+        return Path(path).read_bytes().hex()
+    with zipfile.ZipFile(path) as archive:
+        return [[name, archive.read(name).hex()] for name in archive.namelist()]
+
+
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     if asked.get("fields"):
         return {
@@ -98,6 +120,8 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
             for kind, schemas in SCHEMAS.items()
         }
     try:
+        if asked.get("code"):
+            return dict(code(asked["path"]))
         return {"body": body(asked["kind"], asked["path"], asked.get("options", {}))}
     except Exception as error:  # noqa: BLE001  whatever it raises is its refusal
         return {"refusal": f"{type(error).__name__}: {error}"[:2000]}

@@ -11,10 +11,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from moorage.client.blobs import Container, datastore_container
 from moorage.client.connection import Client
+from moorage.client.includes import merged
 from moorage.client.snapshot import HASH_VERSION, UNLIMITED, Limits, Snapshot, take
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound
 from moorage.specs.manifest import Manifest
@@ -80,11 +82,13 @@ class Assets:
         Raises:
             Invalid: a path or an asset that does not exist, with the line that names it.
         """
-        taken = {use.field: self._take(use) for use in wanted if isinstance(use.reference, Local) and use.role not in _TEXTS}
-        found: dict[str, str] = {}
-        for use in wanted:
-            found[use.field] = self._one(use, taken.get(use.field), found)
-        return found
+        # Archives that are made of included folders last until they are sent.
+        with TemporaryDirectory(prefix="moorage-") as scratch:
+            taken = {use.field: self._take(use, Path(scratch)) for use in wanted if _has_files(use)}
+            found: dict[str, str] = {}
+            for use in wanted:
+                found[use.field] = self._one(use, taken.get(use.field), found)
+            return found
 
     def _one(self, use: Use, snapshot: Snapshot | None, found: dict[str, str]) -> str:
         if use.role is Role.ENVIRONMENT and use.inline is not None:
@@ -102,12 +106,14 @@ class Assets:
         if snapshot is not None:
             if use.role is Role.CODE:
                 return self.code(snapshot)
-            uri = self.send(snapshot, use.type)
-            return self._build_uri(uri) if use.role is Role.BUILD else uri
+            uri = self.send(snapshot, use.type, use.datastore)
+            return self._build_uri(uri, use.datastore) if use.role is Role.BUILD else uri
         assert use.reference is not None
         return self._named(use, use.reference)
 
-    def _take(self, use: Use) -> Snapshot:
+    def _take(self, use: Use, scratch: Path) -> Snapshot:
+        if use.includes:
+            return self._with_includes(use, scratch)
         assert isinstance(use.reference, Local)
         path = self.document.folder / Path(use.reference.path).expanduser()
         code = use.role is Role.CODE
@@ -123,6 +129,23 @@ class Assets:
         if use.type in ("uri_folder", "mltable") and not path.is_dir():
             raise self.refusal(use, f"'{use.reference.path}' is a file; write `type: uri_file`.")
         return snapshot
+
+    def _with_includes(self, use: Use, scratch: Path) -> Snapshot:
+        """Code and what is put beside it; each include that is wrong by itself is named by its own line."""
+        folder = self.document.folder
+        code = folder / Path(use.reference.path).expanduser() if isinstance(use.reference, Local) else None
+        if isinstance(use.reference, Local) and code is not None and not code.exists():
+            raise self.refusal(use, f"the code folder '{use.reference.path}' does not exist or cannot be read: {code}.")
+        what = "the code with additional_includes"
+        field = f"{use.field.rpartition('.')[0]}.additional_includes".lstrip(".")
+        own = scratch / field
+        own.mkdir()
+        try:
+            return merged(code, use.includes, folder, own, limits=Limits.of(os.environ), what=what)
+        except Invalid as error:
+            refusal = self.document.refusal(self.where + field, error.message)
+            refusal.code = error.code
+            raise refusal from error
 
     def _conda(self, use: Use) -> str:
         if not isinstance(use.reference, Local):
@@ -165,8 +188,9 @@ class Assets:
                 elif use.role is Role.ENVIRONMENT and isinstance(use.reference, Local):
                     nested = self._nested(use, Kind.ENVIRONMENT)
                     found += Assets(self.client, nested, upload=self.upload, depth=self.depth + 1).problems(uses(nested))
-                elif isinstance(use.reference, Local):
-                    self._take(use)
+                elif _has_files(use):
+                    with TemporaryDirectory(prefix="moorage-") as scratch:
+                        self._take(use, Path(scratch))
                 elif use.reference is not None:
                     self._named(use, use.reference)
             except Invalid as error:
@@ -256,7 +280,7 @@ class Assets:
             assert isinstance(use.reference, Uri)
             uri = use.reference.text
         else:
-            uri = self.send(snapshot, use.type)
+            uri = self.send(snapshot, use.type, use.datastore)
         named = "name" in use.inline
         name = use.inline["name"] if named else uuid.uuid5(uuid.NAMESPACE_URL, f"{self.client.workspace.id} {uri}").hex
         version = str(use.inline.get("version") or (next_version(self.client, Role.MODEL, name) if named else "1"))
@@ -279,7 +303,7 @@ class Assets:
             link, base = str(place["credential"]["sasUri"]), str(place["blobUri"])
         except (KeyError, TypeError) as error:
             raise MoorageError("the service's answer names no place to upload to.", code="BadAnswer") from error
-        folder = snapshot.root.resolve().name if snapshot.root.is_dir() else "code"
+        folder = snapshot.folder or (snapshot.root.resolve().name if snapshot.root.is_dir() else "code")
         where, _, signature = link.partition("?")
         with Container(where, signature, ca=self.client.profile.ca) as container:
             container.upload(snapshot.files, folder, sent=self.upload.counter("code", snapshot.size))
@@ -287,9 +311,9 @@ class Assets:
         made = {"properties": {"codeUri": f"{base}/{folder}", "isAnonymous": True, "properties": properties}}
         return str(self.client.put(path, made).json().get("id") or self.client.workspace.child("codes", fresh, "versions", "1"))
 
-    def send(self, snapshot: Snapshot, what: str = "data") -> str:
-        """Upload into the document's datastore, or the default one, unless it is there; answers its `azureml://datastores/...` URI."""
-        store = self._store()
+    def send(self, snapshot: Snapshot, what: str = "data", place: str = "") -> str:
+        """Upload into a datastore, or the default one, unless it is there; answers its `azureml://datastores/...` URI."""
+        store = _store(place)
         name = snapshot.root.resolve().name
         top = f"LocalUpload/{snapshot.hash()}"
         folder = snapshot.root.is_dir()
@@ -301,14 +325,20 @@ class Assets:
                 container.mark(indicator, {"upload_status": "completed", "name": top.rpartition("/")[2], "version": "1"})
         return f"azureml://datastores/{store}/paths/{top}/{name}{'/' if folder else ''}"
 
-    def _store(self) -> str:
-        """`datastore: azureml:archive`, as a document of an asset may say; the default one where it says nothing."""
-        return str(self.document.values.get("datastore") or DATASTORE).rstrip("/").rpartition("/")[2].removeprefix("azureml:")
-
-    def _build_uri(self, uri: str) -> str:
+    def _build_uri(self, uri: str, place: str) -> str:
         key = uri.partition("/paths/")[2]
-        with datastore(self.client, self._store()) as container:
+        with datastore(self.client, _store(place)) as container:
             return f"{container.url}/{key.rstrip('/')}/"
+
+
+def _has_files(use: Use) -> bool:
+    """Whether it names files of this machine that are sent as they are."""
+    return bool(use.includes) or (isinstance(use.reference, Local) and use.role not in _TEXTS)
+
+
+def _store(place: str) -> str:
+    """`azureml:archive`, an id or a name, as a document says where its files go; the default datastore where it says nothing."""
+    return (place or DATASTORE).rstrip("/").rpartition("/")[2].removeprefix("azureml:")
 
 
 def check(client: Client, document: Document) -> None:

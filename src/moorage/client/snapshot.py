@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +52,17 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is sent, in the order of its hash."""
+    """What is sent, in the order of its hash.
+
+    Attributes:
+        root: the file or folder.
+        files: what of it.
+        folder: the name under which a folder is sent where it is not the root's own.
+    """
 
     root: Path
     files: tuple[File, ...]
+    folder: str = ""
 
     @property
     def size(self) -> int:
@@ -89,16 +96,21 @@ def take(root: Path, *, limits: Limits = UNLIMITED, what: str = "folder") -> Sna
     except OSError as error:
         raise Invalid(f"{what} does not exist or cannot be read: {root} ({error.strerror}).", code="PathNotFound") from error
     if stat.S_ISREG(mode):
-        return _within(Snapshot(root, (File(root.name, root, root.stat().st_size),)), limits, what)
+        return within(Snapshot(root, (File(root.name, root, root.stat().st_size),)), limits, what)
     if not stat.S_ISDIR(mode):
         raise Invalid(f"{what} is neither a file nor a folder: {root}.", code="PathNotFound")
     try:
-        files = sorted(_walk(root, rules(root)), key=lambda file: (file.name.lower(), file.name))
+        files = in_order(_walk(root, rules(root)))
     except OSError as error:
         raise Invalid(f"{what} cannot be read: {error.filename or root} ({error.strerror}).", code="PathNotReadable") from error
     if not files:
         raise Invalid(f"{what} holds no files to send: {root} (after .amlignore or .gitignore).", code="PathEmpty")
-    return _within(Snapshot(root, tuple(files)), limits, what)
+    return within(Snapshot(root, files), limits, what)
+
+
+def in_order(files: Iterable[File]) -> tuple[File, ...]:
+    """Files as the hash takes them."""
+    return tuple(sorted(files, key=lambda file: (file.name.lower(), file.name)))
 
 
 def rules(root: Path) -> list[ignore.Rule]:
@@ -146,7 +158,8 @@ def _walk(root: Path, ignored: list[ignore.Rule]) -> Iterator[File]:
                 raise Invalid(f"{path} is neither a file nor a folder; leave it out in .amlignore.", code="BadFileName")
 
 
-def _within(snapshot: Snapshot, limits: Limits, what: str) -> Snapshot:
+def within(snapshot: Snapshot, limits: Limits, what: str) -> Snapshot:
+    """The snapshot itself; Invalid, naming the largest files, when it holds more than the limits."""
     count, size = len(snapshot.files), snapshot.size
     over = []
     if limits.files is not None and count > limits.files:

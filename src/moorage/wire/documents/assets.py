@@ -179,4 +179,4 @@ def path_needs(role: Role, values: Manifest) -> list[Use]:
     """The one thing a model or data document names: what lies at `path`."""
     reference = parse_reference(values["path"])
     kind = values.get("type", "custom_model" if role is Role.MODEL else "uri_folder")
-    return [Use("path", role, reference, kind)] if isinstance(reference, Local) else []
+    return [Use("path", role, reference, kind, datastore=values.get("datastore", ""))] if isinstance(reference, Local) else []

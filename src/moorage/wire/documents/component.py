@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from moorage.ids import digest
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents import job
 from moorage.wire.documents.assets import ENVIRONMENT, NAME, READ_ONLY, REFERENCE, TAGS
-from moorage.wire.documents.references import parse_reference
+from moorage.wire.documents.references import Local, parse_reference
 from moorage.wire.documents.shapes import Chosen, Either, Flag, ListOf, Literal, MapOf, Number, Plain, Record, Shape, Text, choices
 from moorage.wire.documents.support import FIELDS
 from moorage.wire.documents.uses import Resolved, Role, Use, asset_use
@@ -19,6 +21,7 @@ PRIMITIVES = ("string", "integer", "number", "boolean")
 _PORTS = ("uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model", "path")
 _SIZE = re.compile(r"^(?P<number>\d+)\s*(?P<unit>kb|mb|gb)?$", re.IGNORECASE)
 _UNITS = {"": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
+_REMOTE = re.compile(r"^(?:azureml:|[A-Za-z][A-Za-z0-9+.\-]+://)")
 _BINDING = re.compile(r"^\s*\$\{\{.*\}\}\s*$")
 
 _INPUT = Record(
@@ -54,6 +57,18 @@ def bytes_of(text: str) -> str:
     """`10kb` -> `10240`; a number of files stays as it is."""
     found = _SIZE.match(text)
     return text if found is None else str(int(found["number"]) * _UNITS[(found["unit"] or "").lower()])
+
+
+def _include_problem(text: str) -> str | None:
+    if _REMOTE.match(text):
+        return f"'{text}' is no local path; only files and folders beside the document can be included."
+    return None
+
+
+def _command_rule(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if values.get("additional_includes") and "code" in values and not isinstance(parse_reference(values["code"]), Local):
+        return [("additional_includes", f"files are put beside local code, and '{values['code']}' is none; leave one of them out.")]
+    return job.placeholder_problems(str(values["command"]), values, "command")
 
 
 TASK = Record(
@@ -98,6 +113,7 @@ _COMMAND = Record(
     {
         **_ABOUT,
         **{name: job.COMMAND[name] for name in ("command", "code", "environment", "resources", "distribution")},
+        "additional_includes": ListOf(Text(check=_include_problem)),
     },
     required=("command", "environment"),
     ignored=_IGNORED,
@@ -106,7 +122,7 @@ _COMMAND = Record(
         **FIELDS["component"],
         "compute": "a component has none; name it in the step or in the pipeline.",
     },
-    rule=lambda values: job.placeholder_problems(str(values["command"]), values, "command"),
+    rule=_command_rule,
 )
 _PARALLEL = Record({**_ABOUT, **BATCHES}, required=("task",), ignored=_IGNORED, remedies=FIELDS["component"])
 
@@ -121,7 +137,9 @@ def needs(values: Manifest, prefix: str = "") -> list[Use]:
     """Code, environment and, of a parallel one, the task's."""
     if values["type"] == "parallel":
         return task_needs(values["task"], f"{prefix}task.")
-    found = [Use(f"{prefix}code", Role.CODE, parse_reference(values["code"]))] if "code" in values else []
+    includes = tuple(values.get("additional_includes", ()))
+    code = parse_reference(values["code"]) if "code" in values else None
+    found = [Use(f"{prefix}code", Role.CODE, code, includes=includes)] if code or includes else []
     return [*found, *asset_use(f"{prefix}environment", Role.ENVIRONMENT, values["environment"])]
 
 
@@ -140,7 +158,7 @@ def spec(values: Manifest, resolved: Resolved) -> Manifest:
     found |= {"is_deterministic": values.get("is_deterministic", True), "_source": "YAML.COMPONENT"}
     found["inputs"] = {name: _port(port) for name, port in values.get("inputs", {}).items()}
     found["outputs"] = {name: dict(port) for name, port in values.get("outputs", {}).items()}
-    if "code" in values:
+    if "code" in resolved:
         found["code"] = _prefixed(resolved["code"])
     if "environment" in values:
         found["environment"] = _prefixed(resolved["environment"])

@@ -198,7 +198,9 @@ def input_needs(values: Manifest, prefix: str = "") -> list[Use]:
         if isinstance(given, dict) and "path" in given:
             kind = given.get("type", "uri_folder")
             role = Role.MODEL if kind in MODEL_TYPES else Role.DATA
-            found.append(Use(f"{prefix}inputs.{name}.path", role, parse_reference(given["path"]), kind))
+            found.append(
+                Use(f"{prefix}inputs.{name}.path", role, parse_reference(given["path"]), kind, datastore=given.get("datastore", ""))
+            )
     return found
 
 

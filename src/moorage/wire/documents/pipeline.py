@@ -217,7 +217,9 @@ def steps_needs(steps: Manifest, parent: Manifest) -> list[Use]:
             if isinstance(given, dict) and "path" in given and not _EXPRESSION.search(given["path"]):
                 kind = given.get("type", "uri_folder")
                 role = Role.MODEL if kind in MODEL_TYPES else Role.DATA
-                found.append(Use(f"{at}inputs.{port}.path", role, parse_reference(given["path"]), kind))
+                found.append(
+                    Use(f"{at}inputs.{port}.path", role, parse_reference(given["path"]), kind, datastore=given.get("datastore", ""))
+                )
     return found
 
 

@@ -69,7 +69,6 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "auto_delete_setting": _PREVIEW,
         "environment_variables": "a component has none; set them where it is used, in the step of the pipeline.",
         "queue_settings": "a component has none; set them where it is used, in the step of the pipeline.",
-        "additional_includes": "is not supported yet; put the files below `code`.",
         "intellectual_property": _PREVIEW,
         "successful_return_code": _PREVIEW,
     },

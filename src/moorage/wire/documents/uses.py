@@ -40,6 +40,8 @@ class Use:
         reference: how it was named; for an inline one, its local path or URI (None: it has none).
         type: `uri_file`, `custom_model`, ...: what the thing at a local path must be.
         inline: the fields of an unnamed environment or model that is to be registered.
+        datastore: where local files go, as the document names it; "" for the default one.
+        includes: of code, paths of files and folders that travel beside it.
     """
 
     field: str
@@ -47,6 +49,8 @@ class Use:
     reference: Reference | None
     type: str = ""
     inline: Manifest | None = None
+    datastore: str = ""
+    includes: tuple[str, ...] = ()
 
 
 def asset_use(field: str, role: Role, given: str | Manifest) -> list[Use]:
@@ -55,7 +59,7 @@ def asset_use(field: str, role: Role, given: str | Manifest) -> list[Use]:
         return [Use(field, role, parse_reference(given))]
     if role is Role.ENVIRONMENT:
         return [*environment_uses(given, f"{field}."), Use(field, role, None, inline=given)]
-    return [Use(field, role, parse_reference(given["path"]), given.get("type", "custom_model"), given)]
+    return [Use(field, role, parse_reference(given["path"]), given.get("type", "custom_model"), given, given.get("datastore", ""))]
 
 
 def environment_uses(values: Manifest, prefix: str = "") -> list[Use]:
@@ -64,7 +68,9 @@ def environment_uses(values: Manifest, prefix: str = "") -> list[Use]:
     if isinstance(values.get("conda_file"), str):
         found.append(Use(f"{prefix}conda_file", Role.CONDA, parse_reference(values["conda_file"])))
     if "build" in values:
-        found.append(Use(f"{prefix}build.path", Role.BUILD, parse_reference(values["build"]["path"])))
+        found.append(
+            Use(f"{prefix}build.path", Role.BUILD, parse_reference(values["build"]["path"]), datastore=values.get("datastore", ""))
+        )
     return found
 
 
