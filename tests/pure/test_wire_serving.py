@@ -231,8 +231,8 @@ def test_an_identity_has_arms_spelling_whatever_the_client_wrote() -> None:
         read_identity({"type": "root"})
 
 
-def test_a_build_context_is_refused_for_now_and_an_empty_environment_always() -> None:
-    with pytest.raises(Invalid, match="cannot do yet"):
+def test_a_build_context_of_the_registry_and_an_empty_environment_are_refused() -> None:
+    with pytest.raises(Invalid, match="only a workspace's own environments are built"):
         read_environment("e", "1", {"build": {"contextUri": "x"}}, target="t")
     with pytest.raises(Invalid, match="neither an image nor a conda file"):
         read_environment("e", "1", {}, target="t")

@@ -46,6 +46,8 @@ class StackSettings:
     url_map: str = ""
     # Nodes as a file declared them; empty when only their number was asked for.
     declared: Sequence[Manifest] = ()
+    # The program that makes images of build contexts; empty when there is none.
+    image_builder: str = ""
 
     @property
     def api_url(self) -> str:
@@ -58,7 +60,8 @@ class StackSettings:
     @property
     def environment(self) -> dict[str, str]:
         mapped = {"MOORAGE_URL_MAP": self.url_map} if self.url_map else {}
-        return {"MOORAGE_HOST": HOST, "MOORAGE_PORT": str(self.port), "MOORAGE_PUBLIC_URL": self.url, **mapped}
+        builder = {"MOORAGE_IMAGE_BUILDER": self.image_builder} if self.image_builder else {}
+        return {"MOORAGE_HOST": HOST, "MOORAGE_PORT": str(self.port), "MOORAGE_PUBLIC_URL": self.url, **mapped, **builder}
 
 
 def read_settings(home: Home) -> StackSettings:

@@ -52,9 +52,14 @@ _TOKEN_LIFE = timedelta(days=365)
     metavar="FILE",
     help="YAML or JSON that maps prefixes of web addresses to local files, for jobs without a network. Default: as before; '' for none.",
 )
+@click.option(
+    "--image-builder",
+    metavar="COMMAND",
+    help="Program that makes images of environments with a build context (docs/how-to/build-images.md). Default: as before; '' for none.",
+)
 @click.option("--tour", metavar="FOLDER", help="Then train, register, deploy and score the example in FOLDER.")
 def up(
-    session: Session, nodes: str | None, port: int | None, api_port: int | None, url_map: str | None, tour: str | None
+    session: Session, nodes: str | None, port: int | None, api_port: int | None, tour: str | None, **files: str | None
 ) -> Manifest | None:
     """Start an embedded Kubernetes cluster and a workspace service on this machine, or go on where `moorage down` stopped.
 
@@ -66,7 +71,8 @@ def up(
     home = default_home()
     if tour is not None:
         check_tour(tour)
-    mapped = None if url_map is None else _checked_map(url_map)
+    mapped = None if files["url_map"] is None else _checked_map(files["url_map"])
+    builder = None if files["image_builder"] is None else _checked_builder(files["image_builder"])
     wanted = None if nodes is None else _checked_nodes(nodes)
     steps = Steps(3 + (4 if tour else 0), quiet=session.quiet)
     home.prepare()
@@ -74,7 +80,8 @@ def up(
         before = read_settings(home)
         count, declared = (before.nodes, before.declared) if wanted is None else wanted
         chosen = before.url_map if mapped is None else mapped
-        settings = StackSettings(api_port or before.api_port, port or before.port, count, chosen, declared)
+        builds = before.image_builder if builder is None else builder
+        settings = StackSettings(api_port or before.api_port, port or before.port, count, chosen, declared, builds)
         found = running(home)
         if len(found) == 3:
             if _signed_out(home, before):
@@ -145,11 +152,13 @@ def status(session: Session) -> list[Manifest]:
                 "pid": process.pid if process else None,
                 "address": addresses.get(role, ""),
                 "log": str(home.log(role)),
-                **({"url_map": settings.url_map or None} if role == "server" else {}),
+                **({"url_map": settings.url_map or None, "image_builder": settings.image_builder or None} if role == "server" else {}),
             }
         )
     if settings.url_map:
         session.say(f"web addresses are mapped to files by {settings.url_map}")
+    if settings.image_builder:
+        session.say(f"images of build contexts are made by {settings.image_builder}")
     if any(row["state"] in ("stopped", "not ready") for row in rows):
         session.exit_with(5)
     return rows
@@ -230,6 +239,13 @@ def _checked_map(text: str) -> str:
     path = Path(text).expanduser().absolute()
     read_map(path)
     return str(path)
+
+
+def _checked_builder(text: str) -> str:
+    """The command with its program's absolute path, since the service has another folder; "" takes the builder away."""
+    from moorage.server.images.builder import read_command
+
+    return shlex.join(read_command(text, target="--image-builder"))
 
 
 def _scope() -> tuple[str, str, str]:

@@ -22,8 +22,8 @@ from moorage.wire.warning import SOURCE
 
 ARTIFACTS = "workspaceartifactstore"
 TERMINAL = frozenset({"Completed", "Failed", "Canceled", "NotResponding", "Paused"})
-# The original's rule for what of a job is streamed: the first process's log.
-_STREAMED = re.compile(r"^user_logs/std_log\D*0*(?:_ps)?\.txt$")
+# The original's rule for what of a job is streamed: the first process's log, and before it the log of the image's build.
+_STREAMED = re.compile(r"^(?:user_logs/std_log\D*0*(?:_ps)?|azureml-logs/\d\d.+)\.txt$")
 _DATASTORE_URI = re.compile(r"^azureml://(?:subscriptions/.*?)?/?datastores/(?P<store>[^/]+)/paths/(?P<path>.*)$", re.IGNORECASE)
 _JOB_URI = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(?:/paths/(?P<path>.*))?$", re.IGNORECASE)
 _ADJECTIVES = [

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from moorage.server import gateway, operations
 from moorage.server.arm import Route
 from moorage.server.engine.engine import workload_engine
+from moorage.server.images.engine import image_builds
 from moorage.server.engine.signers import signers
 from moorage.server.resources import (
     batch,
@@ -57,4 +58,4 @@ ROUTES: tuple[tuple[Route, ...], ...] = (
     schedules.ROUTES,
     gateway.ROUTES,
 )
-ENGINES: tuple[Engine, ...] = (upkeep, signers, workload_engine)
+ENGINES: tuple[Engine, ...] = (upkeep, signers, workload_engine, image_builds)

@@ -51,6 +51,15 @@ class Settings(BaseSettings):
     url_map: Path | None = Field(
         None, description="YAML or JSON file that maps prefixes of web addresses to local files; jobs may name those addresses as inputs."
     )
+    image_builder: str = Field(
+        "",
+        description="Program, with arguments if need be, that makes images of environments with a build context; empty: such environments are refused.",
+    )
+    image_builds: int = Field(2, ge=1, description="How many images one process of the service has built at once.")
+    image_build_timeout: timedelta = Field(timedelta(hours=1), gt=timedelta(0), description="How long one build may take.")
+    image_build_folder: Path | None = Field(
+        None, description="Where build contexts are put while images are built; `server/builds` in the state folder when empty."
+    )
 
     @property
     def default_workspace(self) -> Workspace:
@@ -63,6 +72,10 @@ class Settings(BaseSettings):
     @property
     def artifacts(self) -> str:
         return self.artifacts_url.get_secret_value() or (self.home / "server" / "artifacts").absolute().as_uri()
+
+    @property
+    def builds(self) -> Path:
+        return self.image_build_folder or self.home / "server" / "builds"
 
     @property
     def keys(self) -> Path:

@@ -13,13 +13,33 @@ FILE_TYPES = frozenset({"uri_file"})
 
 
 @dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What an environment's image is built from.
+
+    Attributes:
+        environment: the asset's name.
+        version: its version.
+        address: the folder of its files, `CONTAINER/PATH`.
+        dockerfile: path of the Dockerfile below it.
+        digest: of the files' names and contents and of the Dockerfile's path.
+    """
+
+    environment: str
+    version: str
+    address: str
+    dockerfile: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
-    """What code runs in: an image as it is, or packages prepared once per cluster."""
+    """What code runs in: an image as it is, packages prepared once per cluster, or an image that a builder makes first (`build`)."""
 
     name: str
     image: str | None = None
     conda: str | None = None
     pip: tuple[str, ...] = ()
+    build: BuildContext | None = None
 
     def rendered(self) -> Manifest:
         """As `spec.environment` of a TrainingJob or OnlineDeployment."""
@@ -36,7 +56,7 @@ class Environment:
 
 
 def read_environment(name: str, version: str, properties: Manifest, *, target: str) -> Environment:
-    """The environment a stored version describes; Invalid for what cannot be run yet.
+    """The environment that a stored version with an image or packages describes; Invalid for any other.
 
     Args:
         name: the asset's name.
@@ -47,8 +67,8 @@ def read_environment(name: str, version: str, properties: Manifest, *, target: s
     label = f"{name}:{version}"
     if properties.get("build"):
         raise Invalid(
-            f"{target}: environment '{label}' is built from a Docker context, which this version cannot do yet. "
-            "Build and push the image yourself and use 'image', or use a conda file.",
+            f"{target}: environment '{label}' of the registry has a build context; only a workspace's own environments are built. "
+            "Create it in the workspace, or build and push the image yourself and use 'image'.",
             code="NotYetImplemented",
             target=target,
         )

@@ -34,6 +34,8 @@ class JobState(Body):
     # The last Kubernetes event about its pods: what `message` lacks while nothing runs yet.
     event: str = ""
     pods: list[Manifest] = []
+    # What whoever looks at the job should know of its environment, besides the notices of its pods.
+    notices: list[str] = []
 
     @property
     def is_terminal(self) -> bool:
@@ -90,7 +92,7 @@ def error(state: JobState) -> Manifest | None:
 
 def _warnings(state: JobState) -> list[Manifest]:
     """Why it waits, and what its pods say about the environment they got."""
-    notices = dict.fromkeys(str(pod["notice"]) for pod in state.pods if pod.get("notice"))
+    notices = dict.fromkeys([*state.notices, *(str(pod["notice"]) for pod in state.pods if pod.get("notice"))])
     waiting = [{"source": "compute", "message": state.waiting}] if state.waiting else []
     return [*waiting, *({"source": "environment", "message": notice} for notice in notices)]
 

@@ -132,7 +132,7 @@ def an_environment_with_a_build_context_is_stored_and_refused_when_a_job_names_i
     made = place.ml.environments.create_or_update(Environment(name="built", version="1", build=context))
     assert made.build.dockerfile_path == "Dockerfile" and "/LocalUpload/" in made.build.path
     assert place.ml.environments.get("built", "1").build.path == made.build.path
-    raises(HttpResponseError, "Docker context", place.ml.jobs.create_or_update, echo(environment="built:1"))
+    raises(HttpResponseError, "--image-builder", place.ml.jobs.create_or_update, echo(environment="built:1"))
 
 
 def environments_are_archived_and_restored(place) -> None:

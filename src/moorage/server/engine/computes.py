@@ -10,6 +10,8 @@ from moorage.errors import MoorageError
 from moorage.server.engine.jobs import end_as_removed, state_of
 from moorage.server.engine.objects import forget_gone, is_gone
 from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, conclude
+from moorage.server.images.builds import TOPIC as BUILDS
+from moorage.server.images.builds import held_on
 from moorage.specs.computes import Connectivity, check_version, connectivity
 from moorage.specs.endpoints import ProvisioningState
 from moorage.store import DesiredObject, Resource, ResourceKey, Transaction
@@ -69,7 +71,7 @@ def running_jobs(tx: Transaction, compute: Resource) -> list[str]:
         job = tx.resources.find(each.owner.key) if each.owner.type == "jobs" else None
         if job is not None and not state_of(job).is_terminal:
             names.append(job.name)
-    return names
+    return names + [job.name for job in held_on(tx, compute)]
 
 
 def endpoints_of(tx: Transaction, compute: Resource) -> list[str]:
@@ -87,6 +89,9 @@ def begin_detach(tx: Transaction, compute: Resource, *, force: bool) -> Resource
     tx.operations.cancel(compute.id)
     for each in objects_of(tx, compute):
         tx.desired.remove(each.cluster, each.name)
+    for job in held_on(tx, compute):
+        end_as_removed(tx, job, tx.now)
+        tx.touch(BUILDS)
     _orphan_endpoints(tx, compute)
     return marked
 

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 from moorage.errors import Invalid
 from moorage.server.engine.objects import TOPIC
+from moorage.server.jobstate import state_of as state_of
+from moorage.server.jobstate import with_state as with_state
 from moorage.server.resources.assets import AssetType, put_version
 from moorage.server.resources.data import DATA
 from moorage.server.resources.models import MODELS
@@ -16,15 +18,6 @@ from moorage.store import ClusterEvent, DesiredObject, Resource, ResourceKey, Tr
 from moorage.wire.gateway import FINISHED
 from moorage.wire.jobs import JobOutput
 from moorage.wire.runs import JobState, observe
-
-
-def state_of(job: Resource) -> JobState:
-    return JobState.model_validate(job.state.get("run") or {})
-
-
-def with_state(job: Resource, state: JobState) -> Manifest:
-    """The resource's `state` with the job's course replaced."""
-    return {**job.state, "run": state.model_dump(mode="json", by_alias=True)}
 
 
 def settle_job(tx: Transaction, object: DesiredObject) -> None:
@@ -41,7 +34,10 @@ def settle_job(tx: Transaction, object: DesiredObject) -> None:
         after = _removed(before, tx.now)
     if not after.is_terminal:
         after = after.model_copy(update={"event": _latest(tx.reports.events(object.cluster, object.name))})
-    after = after.model_copy(update={"logs": sorted(tx.reports.log_sizes(object.cluster, object.name)) or before.logs})
+    after = after.model_copy(update={"logs": sorted({*tx.reports.log_sizes(object.cluster, object.name), *before.logs})})
+    if job.state.get("builtImage"):
+        notices = _unused_image(job, tx.reports.events(object.cluster, object.name)) or before.notices
+        after = after.model_copy(update={"notices": notices})
     if after == before:
         return
     if after.status is JobStatus.COMPLETED and not before.is_terminal and (failures := register_outputs(tx, job)):
@@ -78,6 +74,12 @@ def _latest(events: Sequence[ClusterEvent]) -> str:
     """The newest warning's words: what a scheduler or an image pull says while nothing runs."""
     warnings = [event for event in events if event.type == "Warning"]
     return warnings[-1].message if warnings else ""
+
+
+def _unused_image(job: Resource, events: Sequence[ClusterEvent]) -> list[str]:
+    """That the image was built, and is not what the job ran in: nodes of the embedded cluster pull none, and say so."""
+    said = next((event.message for event in events if event.reason == "ImageNotPulled"), "")
+    return [f"The image {job.state['builtImage']} was built for this job, which does not run in it. {said}"] if said else []
 
 
 def register_outputs(tx: Transaction, job: Resource) -> list[str]:

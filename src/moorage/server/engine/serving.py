@@ -44,6 +44,9 @@ def settle_deployment(tx: Transaction, object: DesiredObject) -> None:
     if deployment.state.get("deleting"):
         finish_deletion(tx, deployment)
         return
+    if "imageBuild" in deployment.state:
+        # What was last asked for is not sent yet: reports are of what ran before it (images.builds).
+        return
     report = tx.reports.status(object.cluster, object.name)
     if report is None or not is_news(report, deployment.state.get("sent") or {}):
         return
@@ -74,7 +77,7 @@ def conclude(
 ) -> None:
     """End the provisioning of a resource, well or badly, with every operation that waits for it."""
     failure = {"code": error.code, "message": error.message} if error else None
-    kept = {key: value for key, value in resource.state.items() if key != "deadline"}
+    kept = {key: value for key, value in resource.state.items() if key not in ("deadline", "imageBuild")}
     news = {"provisioningState": state.value, "error": failure}
     if seen is not None:
         news["seen"] = _seen(seen)

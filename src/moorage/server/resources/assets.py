@@ -43,6 +43,7 @@ class AssetType:
         content: what of the properties is the content, in a form that equals itself after a round trip through the SDK.
         lookup: the version's second key.
         container: further properties of the container, from its newest version.
+        shown: what the service itself has to say of a version, as its `properties.moorage`; None: nothing.
     """
 
     name: str
@@ -50,6 +51,7 @@ class AssetType:
     content: Callable[[Manifest], object]
     lookup: Callable[[Manifest], str] = lambda _: ""
     container: Callable[[Manifest], Manifest] = lambda _: {}
+    shown: Callable[[Transaction, Resource], Manifest | None] = lambda _tx, _resource: None
 
     @property
     def versions(self) -> str:
@@ -185,7 +187,12 @@ async def list_versions(asset: AssetType, call: Call) -> Answer:
 
 
 async def _get_version(asset: AssetType, call: Call) -> Answer:
-    return found(await call.services.store.read(lambda tx: tx.resources.get(call.key(asset.versions))))
+    def read(tx: Transaction) -> tuple[Resource, Manifest | None]:
+        version = tx.resources.get(call.key(asset.versions))
+        return version, asset.shown(tx, version)
+
+    version, own = await call.services.store.read(read)
+    return found(version, {**version.properties, "moorage": own} if own else None)
 
 
 async def _put_version(asset: AssetType, call: Call) -> Answer:

@@ -10,10 +10,11 @@ from moorage.server.arm import Answer, Call, Route, W, check_preconditions, enve
 from moorage.server.asks import ask
 from moorage.server.engine.objects import name_of
 from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, begin_deletion, finish_deletion
+from moorage.server.images import builds
+from moorage.server.images.release import start_deployment
 from moorage.server.operations import accepted
 from moorage.server.paging import page_of, paged
 from moorage.server.resources.placement import Place, find_place
-from moorage.server.resources.provisioning import provision
 from moorage.server.resources.references import Resolver
 from moorage.specs.computes import Connectivity, choose_instance_type, connectivity
 from moorage.specs.durations import parse_duration
@@ -21,7 +22,7 @@ from moorage.specs.endpoints import ProvisioningState, check_deployment_name, ch
 from moorage.specs.instance_type import narrow
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import join
-from moorage.store import Cluster, DesiredObject, Operation, Resource, ResourceKey, Transaction
+from moorage.store import Blob, Cluster, DesiredObject, Operation, Resource, ResourceKey, Transaction
 from moorage.wire.access import keeping_access
 from moorage.wire.assets import DeploymentAssets
 from moorage.wire.bodies import read
@@ -63,8 +64,10 @@ async def _put(call: Call) -> Answer:
             stored = tx.resources.create(key, body, state=state)
         else:
             stored = tx.resources.update(current, body=body)
-        operation = _send(tx, stored, place, manifest, wanted)
-        return tx.resources.get(key), operation, current is None
+        operation = start_deployment(tx, stored, place, manifest, assets.environment, within=_within(wanted))
+        stored = tx.resources.get(key)
+        builds.require_builder(call.services.settings, stored, target="properties.environmentId")
+        return stored, operation, current is None
 
     stored, operation, created = await call.services.store.write(write, actor=call.user.name)
     return accepted(call, operation, _render(call, stored), created=created)
@@ -116,11 +119,11 @@ def resolve(tx: Transaction, key: ResourceKey, wanted: DeploymentProperties) -> 
     )
 
 
-def _send(tx: Transaction, deployment: Resource, place: Place, manifest: Manifest, wanted: DeploymentProperties) -> Operation:
-    """Tell the cluster what the deployment is now; the operation that lasts until it serves so, or fails."""
+def _within(wanted: DeploymentProperties) -> timedelta:
+    """How long it may take from the moment when the cluster is told until it serves."""
     limit = wanted.provisioning_timeout
     span = parse_duration(limit, target="properties.provisioningTimeout") if limit else timedelta(seconds=PROVISIONED_WITHIN_SECONDS)
-    return provision(tx, deployment, place, manifest, within=span + _MARGIN)
+    return span + _MARGIN
 
 
 async def _get(call: Call) -> Answer:
@@ -176,6 +179,9 @@ async def _logs(call: Call) -> Answer:
             raise NotFound(f"Deployment '{deployment.name}' is not on any cluster, so it has no log.", code="DeploymentNotPlaced")
         return held[0], tx.clusters.get(held[0].cluster), (deployment.state.get("seen") or {}).get("notices") or []
 
+    if (building := await call.services.store.read(lambda tx: _build_log(tx, tx.resources.get(call.key(DEPLOYMENTS))))) is not None:
+        text = b"".join([piece async for piece in call.services.blobs.stream(building)]).decode("utf-8", "replace")
+        return Answer({"content": "".join(text.splitlines(keepends=True)[-tail:])})
     object, cluster, notices = await call.services.store.read(read_place)
     status = connectivity(cluster.last_seen, call.services.now(), call.services.settings.agent_timeout)
     if status is not Connectivity.CONNECTED:
@@ -187,6 +193,15 @@ async def _logs(call: Call) -> Answer:
     question = Ask.model_validate({"id": "", "type": "deploymentLogs", "key": key, "container": kind, "tail": tail})
     content = await ask(call.services, call.workspace, cluster.id, question, timeout=_LOGS_WITHIN)
     return Answer({"content": "".join(f"Warning: {notice}\n" for notice in notices) + content})
+
+
+def _build_log(tx: Transaction, deployment: Resource) -> Blob | None:
+    """The log of the image that a deployment waits for which is on no cluster yet, and so has no other."""
+    build = builds.build_behind(tx, deployment)
+    if build is None or any(each.object is not None for each in tx.desired.of_owner(deployment.key)):
+        return None
+    container, _, name = build.log.partition("/")
+    return tx.blobs.find(container, name) if name else None
 
 
 def _render(call: Call, deployment: Resource) -> Manifest:

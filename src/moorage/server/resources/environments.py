@@ -5,13 +5,15 @@ from __future__ import annotations
 import yaml
 
 from moorage.errors import Invalid
+from moorage.server.images import builds
 from moorage.server.resources.assets import Asset, AssetType, routes, text_field
 from moorage.specs.manifest import Manifest
-from moorage.store import Transaction
+from moorage.store import Resource, Transaction
 
 
 def _complete(_: Transaction, asset: Asset) -> Manifest:
-    properties = asset.properties
+    # What a GET said besides; a client that sends it back does not mean it.
+    properties = {name: value for name, value in asset.properties.items() if name != "moorage"}
     image = text_field(properties, "image", needed=False)
     conda = properties.get("condaFile")
     build = properties.get("build")
@@ -79,5 +81,12 @@ def _present(properties: Manifest) -> Manifest:
     return {name: value for name, value in properties.items() if value is not None}
 
 
-ENVIRONMENTS = AssetType("environments", _complete, _content)
+def _shown(tx: Transaction, version: Resource) -> Manifest | None:
+    if not version.properties.get("build"):
+        return None
+    build = builds.newest(tx, version.key.workspace, version.key.parent, version.name)
+    return {"imageBuild": build.shown()} if build else None
+
+
+ENVIRONMENTS = AssetType("environments", _complete, _content, shown=_shown)
 ROUTES = routes(ENVIRONMENTS)

@@ -12,8 +12,10 @@ from moorage.identity.links import READ
 from moorage.identity.roles import Action
 from moorage.server.arm import Answer, Call, Route, W
 from moorage.server.engine.jobs import state_of
+from moorage.server.images import builds
 from moorage.server.resources.jobs import TYPE, clusters_by_id, edit, waiting
 from moorage.server.resources.references import FACADE
+from moorage.specs.image_build import BUILD_LOG
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import DatastorePath, default_output, fill_name, parse_reference
 from moorage.store import Resource, ResourceKey, Transaction
@@ -31,13 +33,14 @@ _ASSET_ID = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+
 
 
 async def _details(call: Call) -> Answer:
-    def read(tx: Transaction) -> tuple[Resource, str]:
+    def read(tx: Transaction) -> tuple[Resource, str, str]:
         job = tx.resources.get(call.key(TYPE))
-        return job, waiting(job, clusters_by_id(tx), call)
+        return job, waiting(job, clusters_by_id(tx), call), _build_log(tx, job)
 
-    job, why = await call.services.store.read(read)
+    job, why, building = await call.services.store.read(read)
     state = state_of(job)
-    answer = run_details(job.name, state, job.properties.get("properties") or {}, _log_links(call, job, state.logs))
+    links = _log_links(call, job, state.logs) | ({BUILD_LOG: _link(call, building)} if building else {})
+    answer = run_details(job.name, state, job.properties.get("properties") or {}, links)
     if why:
         others = [each for each in answer["warnings"] if each["source"] != "compute"]
         answer["warnings"] = [{"source": "compute", "message": why}, *others]
@@ -52,13 +55,19 @@ def _unheeded(job: Resource) -> list[Manifest]:
 
 
 def _log_links(call: Call, job: Resource, logs: list[str]) -> dict[str, str]:
-    container, _, folder = str(job.state.get("artifacts") or "").partition("/")
-    links = {}
-    for name in logs:
-        path = f"{folder}/{name}"
-        query = call.services.links.blob(container, path, READ, _LOG_LINK_LIFE)
-        links[name] = f"{call.absolute(f'{FACADE}/{container}/{path}')}?{query}"
-    return links
+    return {name: _link(call, f"{job.state.get('artifacts') or ''}/{name}") for name in logs}
+
+
+def _link(call: Call, address: str) -> str:
+    container, _, path = address.partition("/")
+    return f"{call.absolute(f'{FACADE}/{address}')}?{call.services.links.blob(container, path, READ, _LOG_LINK_LIFE)}"
+
+
+def _build_log(tx: Transaction, job: Resource) -> str:
+    """Where the log grows of the image that a job waits for; empty when there is none (yet)."""
+    build = builds.build_behind(tx, job)
+    container, _, name = build.log.partition("/") if build else ("", "", "")
+    return f"{container}/{name}" if name and tx.blobs.find(container, name) else ""
 
 
 async def _run(call: Call) -> Answer:

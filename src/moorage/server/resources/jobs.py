@@ -11,6 +11,8 @@ from moorage.server import webfiles
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope
 from moorage.server.engine.jobs import state_of, with_state
 from moorage.server.engine.objects import TOPIC, lingering, name_of, unwant, want
+from moorage.server.images import builds
+from moorage.server.images.release import start_job
 from moorage.server.paging import Page, next_link, page_of
 from moorage.server.resources.placement import Place, compute_name, find_place
 from moorage.server.resources.references import Resolver
@@ -46,6 +48,7 @@ async def _put(call: Call) -> Answer:
         current = tx.resources.find(key)
         check_preconditions(call, current)
         stored = submit(tx, key) if current is None else _edit(tx, current, raw)
+        builds.require_builder(call.services.settings, stored, target="properties.environmentId")
         return stored, waiting(stored, clusters_by_id(tx), call), current is None
 
     stored, why, created = await call.services.store.write(write, actor=call.user.name)
@@ -118,8 +121,7 @@ def _submit(tx: Transaction, key: ResourceKey, raw: Manifest, job: CommandJob) -
         "experiment": experiment,
     }
     stored = tx.resources.create(key, body, state=state, archived=job.is_archived)
-    want(tx, place.cluster.id, manifest, key)
-    return stored
+    return start_job(tx, stored, place.cluster.id, manifest, assets.environment)
 
 
 def _default_type(place: Place) -> str | None:
@@ -252,7 +254,9 @@ def cancel(tx: Transaction, job: Resource) -> None:
         assert each.object is not None
         want(tx, each.cluster, cancelled(each.object), job.key)
     following: Manifest = {"status": JobStatus.CANCEL_REQUESTED}
-    if not held:
+    if builds.held(job) is not None:
+        tx.touch(builds.TOPIC)
+    elif not held:
         following = {"status": JobStatus.CANCELED, "end_time": tx.now}
     tx.resources.update(job, state=with_state(job, state.model_copy(update=following)))
 
@@ -297,7 +301,7 @@ def waiting(job: Resource, clusters: Mapping[str, Cluster], call: Call) -> str:
         return ""
     cluster = clusters.get(str(job.state.get("cluster")))
     away = _away(cluster, call) if cluster is not None else ""
-    return away or state.waiting
+    return builds.why(job, call.services.settings) or away or state.waiting
 
 
 def _away(cluster: Cluster, call: Call) -> str:

@@ -13,11 +13,18 @@ from moorage.specs.manifest import Manifest
 from moorage.store import Operation, Resource, Transaction
 
 
-def provision(tx: Transaction, resource: Resource, place: Place, manifest: Manifest, *, within: timedelta) -> Operation:
-    """Want the manifest for the resource; it has failed when the cluster does not confirm it `within` that time. A running operation is canceled."""
+def provision(
+    tx: Transaction, resource: Resource, place: Place, manifest: Manifest, *, within: timedelta, going_on: bool = False
+) -> Operation:
+    """Want the manifest for the resource; it has failed when the cluster does not confirm it `within` that time.
+
+    A running operation is canceled, unless this is what it was started for (`going_on`).
+    """
     sent = resend(tx, place.cluster.id, manifest, resource.key)
-    tx.operations.cancel(resource.id)
-    operation = tx.operations.start(resource.key.workspace, resource.id, "create")
+    running = tx.operations.running(resource.id) if going_on else ()
+    if not running:
+        tx.operations.cancel(resource.id)
+    operation = running[-1] if running else tx.operations.start(resource.key.workspace, resource.id, "create")
     before = resource.state.get("provisioningState")
     if sent is None and before == ProvisioningState.SUCCEEDED:
         tx.operations.succeed(resource.id)

@@ -11,6 +11,7 @@ from moorage.errors import Invalid, NotFound
 from moorage.ids import Workspace
 from moorage.server import webfiles
 from moorage.server.containers import foreign
+from moorage.server.images.context import describe
 from moorage.server.resources import curated
 from moorage.specs.uris import (
     AssetReference,
@@ -45,7 +46,13 @@ class Resolver:
         if isinstance(reference, RegistryReference):
             return curated.environment(self._tx, reference, target=target)
         version = self.version(text, "environments", target=target)
-        return read_environment(version.key.parent, version.name, version.properties, target=target)
+        name, build = version.key.parent, version.properties.get("build")
+        if not build:
+            return read_environment(name, version.name, version.properties, target=target)
+        address = self.address(str(build.get("contextUri") or ""), target=target, asset=f"Environment '{name}:{version.name}'")
+        dockerfile = str(build.get("dockerfilePath") or "Dockerfile")
+        context = describe(self._tx, name, version.name, address, dockerfile, target=target)
+        return Environment(f"{name}:{version.name}", build=context)
 
     def code(self, text: str, *, target: str) -> str:
         """The blob folder of a code asset."""

@@ -1,0 +1,126 @@
+"""Image builds over several lives and processes of the service. Slow: several are started, and the lease of one that was killed has to pass, half a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.embedded.image_builder_peers import NAMES, Builder, ended, image_of, is_alive, job, logged, register, until
+from tests.embedded.server_workloads_peers import WS, running
+from tests.fixtures.process import serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> Builder:
+    return Builder(tmp_path / "builder")
+
+
+async def test_a_builder_that_is_gone_or_takes_too_long_is_told(tmp_path: Path, builder: Builder) -> None:
+    settings: dict[str, Any] = {"image_builder": str(builder.path), "image_build_timeout": "PT1S"}
+    async with running(tmp_path / "home", **settings) as service:
+        await service.seed()
+        await service.attached()
+        await register(service, "slow", {"Dockerfile": builder.waits("never")})
+        await service.call("PUT", "jobs/slow", job("slow"), status=201)
+        failed = await ended(service, "slow")
+        assert failed["moorage"]["reason"] == "ImageBuildTimedOut" and "MOORAGE_IMAGE_BUILD_TIMEOUT" in failed["moorage"]["message"]
+        builder.path.unlink()
+        await service.call("PUT", "jobs/gone", job("slow"), status=201)
+        failed = await ended(service, "gone")
+        assert failed["moorage"]["reason"] == "ImageBuilderNotFound"
+
+
+async def test_a_service_that_stops_ends_the_builder_and_the_next_one_builds_anew(tmp_path: Path, builder: Builder) -> None:
+    home, mark = tmp_path / "home", builder.folder / "ended"
+    script = builder.dockerfile(f"trap 'touch {mark}; exit 1' TERM", "echo begun", builder.waits("gate"), NAMES)
+    async with running(home, image_builder=str(builder.path)) as service:
+        await service.seed()
+        await service.attached()
+        await register(service, "e2", {"Dockerfile": script})
+        await service.call("PUT", "jobs/one", job("e2"), status=201)
+        await logged(service, "one", "begun")
+    assert mark.exists()
+    async with running(home) as service:
+        waiting = (await service.call("GET", "jobs/one"))["properties"]["moorage"]["waiting"]
+        assert "has no image builder any more" in waiting
+    builder.open("gate")
+    async with running(home, image_builder=str(builder.path)) as service:
+        agent = await service.agent()
+        async with agent.connected():
+            assert (await image_of(agent, "one")).startswith("registry.test/")
+
+
+async def test_two_processes_of_the_service_build_an_image_once(tmp_path: Path, builder: Builder) -> None:
+    settings: dict[str, Any] = {"image_builder": str(builder.path)}
+    async with running(tmp_path / "home", **settings) as one, running(tmp_path / "home", **settings) as two:
+        await one.seed()
+        agent = await one.attached()
+        await register(one, "e2", {"Dockerfile": builder.dockerfile("echo begun", builder.waits("gate"), NAMES)})
+        await asyncio.gather(
+            *(each.call("PUT", f"jobs/j{number}", job("e2"), status=201) for number, each in enumerate((one, two, one, two)))
+        )
+        await logged(two, "j3", "begun")
+        builder.open("gate")
+        async with agent.connected():
+            assert len({await image_of(agent, f"j{number}") for number in range(4)}) == 1
+    assert builder.started == 1
+
+
+def submitted_and_killed(home: Path, builder: Builder) -> int:
+    """Submit a job to a service of its own process, and kill that once the builder runs; the builder's process."""
+    scope = {"MOORAGE_SUBSCRIPTION": "s1", "MOORAGE_RESOURCE_GROUP": "g1", "MOORAGE_WORKSPACE": "w1"}
+    with serving(home, scope | {"MOORAGE_IMAGE_BUILDER": str(builder.path)}) as service:
+        context = ssl.create_default_context(cafile=service.authority)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        headers = {"Authorization": f"Bearer {service.token}"}
+        with httpx2.Client(verify=context, trust_env=False, timeout=60, headers=headers) as http:
+            url = f"{service.url.removesuffix('/blobstore')}{WS.id}/jobs/one"
+            answer = http.put(url, json=job("e2"))
+            assert answer.status_code == 201, answer.text
+        pid = asyncio.run(until(lambda: builder.said("pid"), "the builder runs"))
+        service.process.kill()
+        service.process.wait()
+    return int(pid)
+
+
+def test_a_kill_in_the_middle_of_a_build_ends_the_builder_and_the_image_is_built_anew(tmp_path: Path, builder: Builder) -> None:
+    home = tmp_path / "home"
+    # Written whole, so that whoever reads it reads all of it.
+    notes = f'echo $$ > "{builder.folder}/pid.new"; mv "{builder.folder}/pid.new" "{builder.folder}/pid"'
+
+    async def prepare() -> None:
+        async with running(home) as service:
+            await service.seed()
+            await service.attached()
+            await register(service, "e2", {"Dockerfile": builder.dockerfile(notes, builder.waits("gate"), NAMES)})
+
+    async def resume() -> None:
+        async with running(home, image_builder=str(builder.path)) as service:
+            agent = await service.agent()
+            async with agent.connected():
+
+                async def sent() -> bool:
+                    return len(agent.objects) == 1
+
+                await until(sent, "the job goes to its cluster")
+            [object] = agent.objects.values()
+            assert object["spec"]["environment"]["image"].startswith("registry.test/w1/e2:1-")
+            assert not list(service.services.settings.builds.glob("build-*")), "what the killed service left is gone"
+
+    asyncio.run(prepare())
+    pid = submitted_and_killed(home, builder)
+
+    async def dead() -> bool:
+        return not is_alive(pid)
+
+    asyncio.run(until(dead, "the builder ends with the service"))
+    assert list((home / "server" / "builds").glob("build-*"))
+    builder.open("gate")
+    asyncio.run(resume())
+    assert builder.started == 2
