@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import pytest
 from tests.embedded.test_operators_pods import NAMESPACE, World, a_world, job
 
+from moorage.errors import NotFound
 from moorage.kube.cluster import LogOptions
 from moorage.kube.kinds import EVENT, JOB, POD, POD_GROUP, TRAINING_JOB
 from moorage.specs.manifest import Manifest
 from moorage.testing.world import until_all
 
-PATIENCE = timedelta(seconds=90)
+pytestmark = pytest.mark.timeout(400)
+
+INDEX = "batch.kubernetes.io/job-completion-index"
+PATIENCE = timedelta(seconds=150)
 # Every process sends its number to process 0, which answers with the sum: an all-reduce in plain Python, so that the test needs no framework.
 REDUCE = """
 import json, os, pathlib, socket, time
@@ -97,6 +102,44 @@ async def test_without_a_distribution_the_command_runs_once_on_each_instance_and
     assert status["message"].startswith("Instance 1: The command ended with exit code 137."), status
 
 
+SERVER = """
+import json, os, signal, socket, time
+config = json.loads(os.environ["TF_CONFIG"])
+role, index = config["task"]["type"], config["task"]["index"]
+host, port = config["cluster"]["ps"][0].split(":")
+if role == "ps":
+    server = socket.create_server((host, int(port)))
+    print("serving", flush=True)
+    while True:
+        connection = server.accept()[0]
+        connection.sendall(b"weights")
+        connection.close()
+while True:
+    try:
+        connection = socket.create_connection((host, int(port)))
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.05)
+print(f"worker {index} of {len(config['cluster']['worker'])} has {connection.recv(100).decode()}")
+"""
+
+
+@pytest.mark.slow  # several pods of real processes each
+async def test_a_job_with_a_parameter_server_is_complete_when_its_workers_are(world: World) -> None:
+    world.store.blobs["c/code/server.py"] = SERVER.encode()
+    distribution = {"type": "TensorFlow", "workerCount": 2, "parameterServerCount": 1}
+    await world.submit(TRAINING_JOB, "ps", several("python server.py", code={"uri": "c/code"}, distribution=distribution))
+    status = await world.finished("ps")
+    assert (status["phase"], status["message"]) == ("Completed", "The command succeeded on all 2 workers and its outputs are stored."), (
+        status
+    )
+    job = await world.cluster.get(JOB, "ps", NAMESPACE)
+    assert job["status"]["completedIndexes"] == "0,1", job["status"]
+    pods = {each["metadata"]["labels"][INDEX]: each["metadata"]["name"] for each in (await world.cluster.list(POD, NAMESPACE)).items}
+    logs = [await log_of(world, pods[index]) for index in ("0", "1")]
+    assert logs == ["worker 0 of 2 has weights\n", "worker 1 of 2 has weights\n"]
+
+
 @pytest.mark.slow  # several pods of real processes each
 async def test_a_canceled_job_leaves_no_instance(world: World) -> None:
     await world.submit(TRAINING_JOB, "long", several("exec sleep 600"))
@@ -125,11 +168,13 @@ async def test_when_an_instance_is_lost_all_begin_anew(world: World) -> None:
     await world.status(TRAINING_JOB, "again", lambda each: each.get("phase") == "Running")
     pods = await until_all(world.cluster, POD, NAMESPACE, lambda pods: len(pods) == 2 and all(met(pod) for pod in pods), within=PATIENCE)
     world.store.blobs["c/code/again"] = b""
-    lost = next(pod for pod in pods if pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == "1")
+    lost = next(pod for pod in pods if pod["metadata"]["labels"][INDEX] == "1")
     condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
     conditions = [*lost["status"]["conditions"], condition]
     await world.cluster.patch(POD, lost["metadata"]["name"], NAMESPACE, {"status": {"conditions": conditions}}, subresource="status")
-    await world.cluster.delete(POD, lost["metadata"]["name"], NAMESPACE)
+    # The operator may have been quicker, and taken all pods away.
+    with suppress(NotFound):
+        await world.cluster.delete(POD, lost["metadata"]["name"], NAMESPACE)
     status = await world.finished("again")
     assert (status["phase"], status["restarts"]) == ("Completed", 1), status
     events = (await world.cluster.list(EVENT, fields="involvedObject.kind=TrainingJob")).items

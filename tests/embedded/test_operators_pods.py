@@ -33,7 +33,7 @@ from .podside_blobs import TOKEN, Store, facade
 
 NAMESPACE = "default"
 # Pods are real processes on a machine with two cores that others use too.
-PATIENCE = timedelta(seconds=40)
+PATIENCE = timedelta(seconds=100)
 COMMON = {"workspace": "w", "resourceGroup": "rg", "compute": "local"}
 
 

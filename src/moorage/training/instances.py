@@ -82,6 +82,12 @@ def lost(pods: Sequence[Manifest], found: Layout) -> str:
     return ""
 
 
+def succeeded(job: Manifest) -> bool:
+    """Whether the job has what it wants, so that nothing that happens to its pods now matters."""
+    conditions = (job.get("status") or {}).get("conditions")
+    return any((find(conditions, type) or {}).get("status") == "True" for type in ("SuccessCriteriaMet", "Complete"))
+
+
 def peers_of(pod: Manifest) -> str:
     """The annotation with the peers; empty while there is none."""
     return str((pod["metadata"].get("annotations") or {}).get(PEERS_ANNOTATION) or "")

@@ -113,7 +113,7 @@ def _anew(seen: Observed, job: Manifest | None, found: Layout) -> Plan | None:
         return _plan(seen, _beside(seen), Outcome("Queued", "Restarting", said))
     pods = _of(job, _own_pods(seen))
     why = instances.lost(pods, found)
-    if not why or job is None:
+    if not why or job is None or instances.succeeded(job):
         return None
     if restarts >= _MOST_RESTARTS:
         message = f"{why} The job has begun anew {restarts} times already, and is given up."

@@ -10,6 +10,7 @@ from moorage.specs.condition import find
 from moorage.specs.manifest import Manifest
 from moorage.specs.pod_status import Ended
 from moorage.specs.refusal import Refusal
+from moorage.training.launchers import mpi
 from moorage.training.template import UPLOAD_CONTAINER
 
 TERMINAL = ("Completed", "Failed", "Canceled")
@@ -152,6 +153,8 @@ def _command_failure(pod: Manifest, main: Ended) -> Outcome:
     if main.reason in ("StartError", "ContainerCannotRun"):
         message = f"The command could not be started: {main.message or 'the node gave no reason.'}"
         return Outcome("Failed", "CommandNotStarted", message, *_times(main))
+    if main.code in mpi.CODES:
+        return Outcome("Failed", main.code, main.message + appendix, *_times(main))
     tail = f" Its last lines:\n{main.message}" if main.message else ""
     return Outcome("Failed", "CommandFailed", f"The command ended with exit code {main.exit_code}.{tail}{appendix}", *_times(main))
 

@@ -69,7 +69,7 @@ class JobConformance:
         ], job["status"]
 
     async def test_what_a_success_policy_gets_wrong_is_named(self, cluster: Cluster, namespace: str, puppets: Puppets) -> None:
-        for rules, spec, words in (
+        cases: list[tuple[list[Manifest], Manifest, str]] = [
             ([], {}, "spec.successPolicy.rules: Required value: at least one rules must be specified when the successPolicy is specified"),
             ([{}], {}, "at least one of succeededCount or succeededIndexes must be specified"),
             ([{"succeededIndexes": "0-3"}], {}, 'error parsing succeededIndexes: too large index: "3"'),
@@ -82,7 +82,8 @@ class JobConformance:
                 "must be less than or equal to 2 (the number of indexes in the specified succeededIndexes field)",
             ),
             ([{"succeededCount": 1}], {"completionMode": "NonIndexed"}, "requires indexed completion mode"),
-        ):
+        ]
+        for rules, spec, words in cases:
             with refused(Invalid) as refusal:
                 await cluster.create(JOB, a_job(puppets, namespace, rules, **spec))
             assert words in str(refusal.error), refusal.error

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from moorage.errors import Invalid
 from moorage.specs.distribution import Layout
 from moorage.specs.manifest import Manifest
-from moorage.training.launchers import gang, plain
+from moorage.training.launchers import gang, mpi, plain
 from moorage.training.template import Rendering
 
 
@@ -19,11 +18,7 @@ class Launcher(Protocol):
 
 
 def choose(found: Layout) -> Launcher:
-    """The launcher of a job's layout; Invalid for one that is not there yet."""
+    """The launcher of a job's layout."""
     if found.type == "Mpi":
-        raise Invalid(
-            f"The job asks for Mpi on {found.pods} instances; MPI comes with a later version. Use the distribution PyTorch, or none.",
-            code="DistributionNotSupported",
-            target="distribution",
-        )
+        return mpi.launch
     return gang.launch if found.together else plain.launch

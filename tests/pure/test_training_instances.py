@@ -1,0 +1,392 @@
+"""Jobs of several instances: what is made, what the job waits for, whose failure counts, and when all begin anew."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from moorage.errors import Invalid
+from moorage.kube.reconcile import Observed, Plan
+from moorage.specs import distribution
+from moorage.specs.distribution import Layout, log_name, variables
+from moorage.specs.manifest import Manifest
+from moorage.training.reconcile import reconcile
+
+from .test_training_reconcile import COMPLETE, FAILED, GPU, NOW, RUNNING, status_of, terminated, training_job
+
+PEERS = "moorage.dev/peers"
+UNSCHEDULABLE = [{"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available: 2 Insufficient cpu."}]
+DISRUPTED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}]
+
+
+def a_job(instances: int = 2, **changes: Any) -> Manifest:
+    return training_job(resources={"instanceCount": instances}, environment={"image": "i"}, **changes)
+
+
+def pod(
+    index: int, phase: str = "Pending", *, conditions: Sequence[Manifest] = (), node: bool = True, uid: str = "j1", **states: Manifest
+) -> Manifest:
+    """A pod of the Job `uid`, with an address once it has a node."""
+    annotations = {"batch.kubernetes.io/job-completion-index": str(index)}
+    main = states.pop("main", None)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"train-1-ab-{index}-{uid}",
+            "namespace": "team",
+            "uid": f"pod-{index}-{uid}",
+            "creationTimestamp": "2026-11-22T10:59:00Z",
+            "annotations": annotations,
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "train-1-ab", "uid": uid, "controller": True}],
+        },
+        "spec": {"containers": [{"name": "main"}]} | ({"nodeName": f"node-{index}"} if node else {}),
+        "status": {
+            "phase": phase,
+            "conditions": list(conditions),
+            "initContainerStatuses": [{"name": name, "state": state} for name, state in states.items()],
+            "containerStatuses": [{"name": "main", "image": "i", "state": main}] if main else [],
+        }
+        | ({"podIP": f"10.0.0.{index}"} if node else {}),
+    }
+
+
+def told(*pods: Manifest) -> list[Manifest]:
+    """The pods with the peers' annotation, which names them all."""
+    value = json.dumps([{"pod": each["metadata"]["name"], "address": each["status"]["podIP"]} for each in pods])
+    for each in pods:
+        each["metadata"]["annotations"][PEERS] = value
+    return list(pods)
+
+
+def running(index: int, **more: Any) -> Manifest:
+    return pod(index, "Running", fetch=terminated(0), upload=RUNNING, peers=terminated(0), main=RUNNING, **more)
+
+
+def waiting(index: int, **more: Any) -> Manifest:
+    return pod(index, fetch=terminated(0), upload=RUNNING, peers=RUNNING, **more)
+
+
+def see(parent: Manifest, children: Sequence[Manifest] = (), pods: Sequence[Manifest] = ()) -> Observed:
+    by_kind: dict[str, list[Manifest]] = {"Job": [], "ConfigMap": [], "PodGroup": [], "Pod": list(pods)}
+    for child in children:
+        by_kind[child["kind"]].append(child)
+    return Observed(parent, by_kind, NOW, {"InstanceType": [GPU]})
+
+
+def made(parent: Manifest, *, uid: str = "j1", grouped: bool = False, **status: Any) -> list[Manifest]:
+    """The children of a first plan, as a cluster has them."""
+    children = copy.deepcopy(list(reconcile(see(parent), grouped=grouped).children))
+    (job,) = [child for child in children if child["kind"] == "Job"]
+    job["metadata"]["uid"] = uid
+    job["status"] = status
+    return children
+
+
+def decided(parent: Manifest, pods: Sequence[Manifest], **status: Any) -> Plan:
+    return reconcile(see(parent, made(parent, **status), pods))
+
+
+def test_an_indexed_job_has_a_pod_for_each_instance_which_waits_for_the_others() -> None:
+    plan, job = reconcile(see(a_job(3))), made(a_job(3))[1]
+    assert json.loads(plan.children[0]["data"]["plan.json"])["layout"] == {"type": "", "pods": 3, "workers": 3, "processes": 1}
+    spec = job["spec"]
+    assert (spec["completionMode"], spec["parallelism"], spec["completions"]) == ("Indexed", 3, 3)
+    assert "successPolicy" not in spec
+    template = spec["template"]["spec"]
+    assert [each["name"] for each in template["initContainers"]] == ["fetch", "upload", "peers"]
+    assert template["containers"][0]["command"][:2] == ["/bin/sh", "/mnt/azureml/.peers/start.sh"]
+    assert template["volumes"][-1]["downwardAPI"]["items"][0]["fieldRef"] == {"fieldPath": "metadata.annotations['moorage.dev/peers']"}
+    rules = {rule["onExitCodes"]["containerName"]: rule["action"] for rule in spec["podFailurePolicy"]["rules"][1:]}
+    assert rules == dict.fromkeys(("main", "fetch", "upload", "peers"), "FailJob")
+
+
+def test_with_volcano_the_pods_are_a_gang_and_without_it_they_are_not() -> None:
+    job, group = made(a_job(3), grouped=True)[1:]
+    assert (group["kind"], group["metadata"]["name"], group["spec"]) == ("PodGroup", "train-1-ab", {"minMember": 3})
+    assert job["spec"]["template"]["metadata"]["annotations"] == {"scheduling.k8s.io/group-name": "train-1-ab"}
+    assert job["spec"]["template"]["spec"]["schedulerName"] == "volcano"
+    assert "schedulerName" not in made(a_job(3))[1]["spec"]["template"]["spec"]
+    assert [child["kind"] for child in reconcile(see(training_job()), grouped=True).children] == ["ConfigMap", "Job"]
+
+
+def test_a_group_stays_with_its_job() -> None:
+    children = made(a_job(), grouped=True)
+    plan = reconcile(see(a_job(), children, [running(0), running(1)]), grouped=True)
+    assert sorted(child["kind"] for child in plan.children) == ["ConfigMap", "Job", "PodGroup"]
+
+
+def test_parameter_servers_are_further_pods_that_the_job_does_not_wait_for() -> None:
+    parent = a_job(2, distribution={"type": "TensorFlow", "parameterServerCount": 1})
+    spec = made(parent)[1]["spec"]
+    assert (spec["completions"], spec["successPolicy"]) == (3, {"rules": [{"succeededIndexes": "0-1"}]})
+
+
+@pytest.mark.parametrize(
+    ("pods", "phase", "reason", "words"),
+    [
+        ([], "Queued", "Starting", "Waiting for the cluster to create the job's pods."),
+        ([waiting(0)], "Queued", "Starting", "1 of 3 instances have a place; the cluster is creating the others' pods."),
+        (
+            [pod(index, node=False, conditions=UNSCHEDULABLE) for index in range(3)],
+            "Queued",
+            "Unschedulable",
+            "3 instances wait for nodes. Instance 0: Waiting for a node: 0/2 nodes are available: 2 Insufficient cpu.",
+        ),
+        (
+            [waiting(0), pod(1, fetch=RUNNING), pod(2, node=False, conditions=UNSCHEDULABLE)],
+            "Queued",
+            "WaitingForPeers",
+            "2 of 3 instances have a place; waiting for instance 2: Waiting for a node: 0/2 nodes are available: 2 Insufficient cpu.",
+        ),
+        (
+            [waiting(0), pod(1, fetch=RUNNING), waiting(2)],
+            "Preparing",
+            "WaitingForPeers",
+            "2 of 3 instances are prepared; waiting for instance 1: Code and inputs are being downloaded.",
+        ),
+        (
+            [pod(index, fetch=RUNNING) for index in range(3)],
+            "Preparing",
+            "FetchingInputs",
+            "3 of 3 instances: Code and inputs are being downloaded.",
+        ),
+        (
+            [waiting(index) for index in range(3)],
+            "Preparing",
+            "WaitingForPeers",
+            "All 3 instances are prepared; they are told of each other.",
+        ),
+        (
+            [waiting(0), pod(1, main={"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}), waiting(2)],
+            "Preparing",
+            "ImagePullFailed",
+            "Instance 1: The image 'i' cannot be pulled: not found",
+        ),
+        (told(running(0), waiting(1), waiting(2)), "Running", "Running", "The command is running on 1 instances."),
+        (
+            told(running(0), running(1), pod(2, "Running", upload=RUNNING, main=terminated(0))),
+            "Running",
+            "Running",
+            "The command is running on 2 instances. 1 of 3 have ended.",
+        ),
+        ([pod(index, "Running", upload=RUNNING, main=terminated(0)) for index in range(3)], "Finalizing", "StoringOutputs", "being stored"),
+    ],
+)
+def test_a_jobs_phase_follows_all_of_its_pods(pods: Sequence[Manifest], phase: str, reason: str, words: str) -> None:
+    status = status_of(decided(a_job(3), pods))
+    assert (status["phase"], status["reason"]) == (phase, reason)
+    assert words in status["message"]
+    if phase == "Running":
+        assert status["startTime"] == "2026-11-22T11:00:00Z"
+
+
+def test_the_pods_are_told_of_each_other_once_all_are_prepared() -> None:
+    assert decided(a_job(), [waiting(0)]).notes == []
+    assert decided(a_job(), [waiting(0), pod(1, fetch=RUNNING)]).notes == []
+    notes = decided(a_job(), [waiting(1), waiting(0)]).notes
+    assert [note.of["metadata"]["name"] for note in notes] == ["train-1-ab-0-j1", "train-1-ab-1-j1"]
+    (value,) = {note.annotations[PEERS] for note in notes}
+    assert json.loads(value) == [{"pod": f"train-1-ab-{index}-j1", "address": f"10.0.0.{index}"} for index in range(2)]
+    # Who was interrupted goes on with what it had begun.
+    both = told(waiting(0), waiting(1))
+    del both[1]["metadata"]["annotations"][PEERS]
+    (note,) = decided(a_job(), both).notes
+    assert (note.of["metadata"]["name"], note.annotations[PEERS]) == ("train-1-ab-1-j1", value)
+    assert decided(a_job(), told(waiting(0), waiting(1))).notes == []
+
+
+def failed(index: int, code: int, at: str, *, deleted: bool = False, said: str = "") -> Manifest:
+    found = pod(index, "Failed", peers=terminated(0), main=terminated(code, said))
+    found["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = f"2026-11-22T11:10:{at}Z"
+    if deleted:
+        found["metadata"]["deletionTimestamp"] = f"2026-11-22T11:10:{at}Z"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pods", "words"),
+    [
+        (
+            [failed(0, 1, "05", said="connection reset"), failed(1, 3, "04", said="boom")],
+            "Instance 1: The command ended with exit code 3. Its last",
+        ),
+        # At the same second, and told to end only later: the Job's own word.
+        ([failed(0, 1, "04"), failed(1, 3, "04")], "Instance 1: The command ended with exit code 3."),
+        ([failed(0, 143, "01", deleted=True), failed(1, 3, "09")], "Instance 1: The command ended with exit code 3."),
+        ([failed(0, 143, "01"), failed(1, 3, "09")], "Instance 1: The command ended with exit code 3."),
+        ([failed(1, 137, "01")], "Instance 1: The command ended with exit code 137."),
+        ([], "Container main for pod team/train-1-ab-1-j1 failed"),
+    ],
+)
+def test_the_instance_that_failed_first_is_named(pods: Sequence[Manifest], words: str) -> None:
+    said = "Container main for pod team/train-1-ab-1-j1 failed with exit code 3 matching FailJob rule at index 1"
+    conditions = [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": said}]
+    status = status_of(decided(a_job(), pods, conditions=conditions))
+    assert status["phase"] == "Failed"
+    assert status["message"].startswith(words), status["message"]
+
+
+def test_a_job_is_complete_when_every_worker_has_stored_its_outputs() -> None:
+    done = [pod(index, "Succeeded", upload=terminated(0), main=terminated(0)) for index in range(2)]
+    status = status_of(decided(a_job(), done, **COMPLETE))
+    assert (status["phase"], status["exitCode"]) == ("Completed", 0)
+    done[1]["status"]["initContainerStatuses"] = [
+        {"name": "upload", "state": terminated(1, '{"code": "UploadFailed", "message": "no room"}')}
+    ]
+    status = status_of(decided(a_job(), done, **COMPLETE))
+    assert (status["phase"], status["reason"]) == ("Failed", "UploadFailed")
+    assert status["message"].startswith("Instance 1: The command succeeded, but its outputs could not be stored: no room")
+    servers = a_job(distribution={"type": "TensorFlow", "parameterServerCount": 1})
+    done = [*(pod(index, "Succeeded", upload=terminated(0), main=terminated(0)) for index in range(2)), failed(2, 143, "09")]
+    assert status_of(decided(servers, done, **COMPLETE))["phase"] == "Completed"
+
+
+def test_when_the_cluster_takes_an_instance_away_all_begin_anew_and_whoever_is_killed_meanwhile_goes_on() -> None:
+    parent, pods = a_job(), told(running(0), running(1, conditions=DISRUPTED))
+    first = reconcile(see(parent, made(parent), pods))
+    assert [child["kind"] for child in first.children] == ["ConfigMap", "Job"], "the count is written down first"
+    status = status_of(first)
+    assert (status["phase"], status["reason"], status["restarts"]) == ("Queued", "Restarting", 1)
+    assert status["message"] == (
+        "Instance 1 was lost: Eviction API: evicting. The other instances cannot go on without it: all begin anew (1 of at most 5 times)."
+    )
+    assert [(event[0], event[1]) for event in first.events] == [("Warning", "Restarting")]
+    children = made(parent)
+    parent["status"] = status
+    for left in (pods, pods[:1]):
+        second = reconcile(see(parent, children, left))
+        assert [child["kind"] for child in second.children] == ["ConfigMap"]
+        assert (status_of(second)["restarts"], status_of(second)["message"], second.events) == (1, status["message"], [])
+        # Killed here, it finds no Job and the former one's pods.
+        assert reconcile(see(parent, children[:1], left)).children == second.children
+    third = reconcile(see(parent, children[:1]))
+    assert [child["kind"] for child in third.children] == ["ConfigMap", "Job"]
+    job = third.children[1]
+    assert job["metadata"]["annotations"] == {"moorage.dev/attempt": "1"}
+    ports = {each["spec"]["template"]["spec"]["initContainers"][-1]["command"][9] for each in (job, children[1])}
+    assert len(ports) == 2
+    again = {**job, "metadata": {**job["metadata"], "uid": "j2"}, "status": {}}
+    plan = reconcile(see(parent, [children[0], again], [running(index, uid="j2") for index in range(2)]))
+    assert (status_of(plan)["phase"], status_of(plan)["restarts"]) == ("Running", 1)
+
+
+@pytest.mark.parametrize(
+    ("pods", "job", "lost"),
+    [
+        # Before they have met the Job replaces it by itself.
+        ([waiting(0), waiting(1, conditions=DISRUPTED)], {}, False),
+        (told(running(0), running(1)), {}, False),
+        # Another pod has come for it.
+        ([*told(running(0), running(1))[:1], pod(1, uid="j1") | {"metadata": {**pod(1)["metadata"], "name": "another"}}], {}, True),
+        # Others have failed because of it, and the Job has ended with them.
+        (told(failed(0, 1, "09"), running(1, conditions=DISRUPTED)), FAILED, True),
+        # One that is done is not missed.
+        (told(running(0), pod(1, "Succeeded", main=terminated(0), conditions=DISRUPTED)), {}, False),
+        (told(running(0), running(1, conditions=DISRUPTED)), COMPLETE, False),
+    ],
+)
+def test_all_begin_anew_only_when_they_cannot_go_on(pods: Sequence[Manifest], job: Manifest, lost: bool) -> None:
+    assert (status_of(decided(a_job(), pods, **job)).get("restarts") == 1) is lost
+
+
+def test_they_do_not_begin_anew_for_ever_nor_when_the_job_is_to_stop() -> None:
+    parent, pods = a_job(), told(running(0), running(1, conditions=DISRUPTED))
+    children = made(parent)
+    children[1]["metadata"]["annotations"]["moorage.dev/attempt"] = "5"
+    parent["status"] = {"phase": "Running", "restarts": 5}
+    plan = reconcile(see(parent, children, pods))
+    assert (status_of(plan)["phase"], status_of(plan)["reason"]) == ("Failed", "InstanceLost")
+    assert [child["kind"] for child in plan.children] == ["ConfigMap"]
+    stopping = a_job(cancelRequested=True)
+    plan = reconcile(see(stopping, made(a_job()), pods))
+    assert status_of(plan)["reason"] == "CancelRequested"
+
+
+def test_reconciling_again_changes_nothing() -> None:
+    for pods in ([], [waiting(0)], told(running(0), running(1)), told(running(0), running(1, conditions=DISRUPTED))):
+        parent = a_job()
+        children = made(parent, grouped=True)
+        for _ in range(4):
+            plan = reconcile(see(parent, children, pods), grouped=True)
+            parent["status"] = json.loads(json.dumps(plan.status))
+            kept = {child["kind"]: child for child in children}
+            children = [
+                {
+                    **child,
+                    "metadata": {**child["metadata"], "uid": kept.get(child["kind"], {"metadata": {"uid": "j2"}})["metadata"].get("uid")},
+                }
+                for child in plan.children
+            ]
+        again = reconcile(see(parent, children, pods), grouped=True)
+        assert (again.status, again.events) == (parent["status"], [])
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ({}, Layout()),
+        ({"resources": {"instanceCount": 4}}, Layout("", 4, 4)),
+        ({"distribution": {"type": "PyTorch"}}, Layout("PyTorch", 1, 1)),
+        (
+            {"resources": {"instanceCount": 2}, "distribution": {"type": "PyTorch", "processCountPerInstance": 4}},
+            Layout("PyTorch", 2, 2, 4),
+        ),
+        ({"resources": {"instanceCount": 2}, "distribution": {"type": "TensorFlow"}}, Layout("TensorFlow", 2, 2)),
+        (
+            {"resources": {"instanceCount": 2}, "distribution": {"type": "TensorFlow", "workerCount": 2, "parameterServerCount": 1}},
+            Layout("TensorFlow", 3, 2),
+        ),
+        (
+            {"resources": {"instanceCount": 3}, "distribution": {"type": "TensorFlow", "workerCount": 2, "parameterServerCount": 1}},
+            Layout("TensorFlow", 3, 2),
+        ),
+    ],
+)
+def test_counts_make_a_layout(spec: Manifest, found: Layout) -> None:
+    assert distribution.layout(spec) == found
+
+
+def test_counts_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(
+        Invalid, match=r"workerCount is 2, but resources.instanceCount is 4.*Set instance_count to 2 \(or 3, with the parameter"
+    ) as caught:
+        distribution.layout(
+            {"resources": {"instanceCount": 4}, "distribution": {"type": "TensorFlow", "workerCount": 2, "parameterServerCount": 1}}
+        )
+    assert (caught.value.code, caught.value.target) == ("DistributionMismatch", "properties.distribution.workerCount")
+
+
+def test_variables_say_who_is_who() -> None:
+    known = variables(Layout("PyTorch", 2, 2, 4), ["10.0.0.1", "10.0.0.2"], 1, 20001)
+    assert known == {
+        "MASTER_ADDR": "10.0.0.1",
+        "MASTER_PORT": "20001",
+        "WORLD_SIZE": "8",
+        "LOCAL_WORLD_SIZE": "4",
+        "NODE_RANK": "1",
+        "AZUREML_NODE_COUNT": "2",
+        "AZ_BATCH_MASTER_NODE": "10.0.0.1:20001",
+    }
+    config = json.loads(variables(Layout("TensorFlow", 3, 2), ["a", "b", "c"], 2, 29998)["TF_CONFIG"])
+    assert config == {
+        "cluster": {"worker": ["a:29998", "b:29999"], "ps": ["c:20000"]},
+        "task": {"type": "ps", "index": 0},
+        "environment": "cloud",
+    }
+
+
+def test_ports_differ_by_job_and_attempt_and_logs_are_named_as_clients_stream_them() -> None:
+    ports = {distribution.port(uid, attempt) for uid in ("a", "b", "c") for attempt in range(3)}
+    assert len(ports) == 9 and all(20000 <= port < 30000 for port in ports)
+    assert [log_name(0, 1), log_name(0, 4), log_name(3, 16)] == ["std_log.txt", "std_log_process_0.txt", "std_log_process_03.txt"]
+
+
+def test_a_job_waits_on_its_time_limit_from_the_first_start() -> None:
+    plan = decided(a_job(limits={"timeoutSeconds": 7200}), told(running(0), waiting(1)))
+    assert plan.requeue_after == timedelta(hours=1)
