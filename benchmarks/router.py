@@ -18,13 +18,19 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import load
 import processes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from table import Row, median
 
+from moorage.identity.scoring import ScoringTokens, Verifier
+from moorage.specs.routing import TokenTerms
+
 KEY = "benchmark-key-0123456789abcdef"
+SIGNER = ScoringTokens(Ed25519PrivateKey.generate(), lifetime=timedelta(hours=1))
 ROUNDS = 5
 SECONDS = 2.0
 FIXED_SECONDS = 1.2
@@ -66,6 +72,7 @@ class Target:
     port: int
     path: str
     pids: tuple[int, ...]
+    credential: str = KEY
 
 
 def measure() -> Iterator[Row]:
@@ -73,12 +80,15 @@ def measure() -> Iterator[Row]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="moorage-bench-")))
         backend, port = stack.enter_context(processes.running(processes.python(str(HERE / "backend.py"))))
         targets = [Target("direct", int(port), "/score", (backend.pid,))]
-        words = processes.python(str(HERE / "router_process.py"), port, KEY, str(folder / "router.log"))
+        words = processes.python(str(HERE / "router_process.py"), port, KEY, str(folder / "router.log"), *SIGNER.public_keys)
         router, router_port = stack.enter_context(processes.running(words))
         targets.append(Target("router", int(router_port), SCORE, (router.pid,)))
+        token = SIGNER.issue("benchmark", 0).token
+        with_tokens = Target("router, a token", int(router_port), SCORE.replace("digits", "tokens"), (router.pid,), token)
         if (program := shutil.which("nginx")) is not None:
             targets.append(stack.enter_context(_nginx(program, folder, port)))
-        yield from _closed(targets, folder)
+        yield from _closed([*targets[:2], with_tokens, *targets[2:]], folder)
+        yield "router, a token never seen before", f"{_first_sight():5.1f} us CPU more"
         for rate in RATES:
             yield from _fixed(targets, rate)
         yield "router, resident after it", f"{processes.cost(router.pid).memory:.0f} MiB"
@@ -112,7 +122,6 @@ def _listens(port: int) -> bool:
 
 def _closed(targets: list[Target], folder: Path) -> Iterator[Row]:
     wrk = shutil.which("wrk")
-    (folder / "post.lua").write_text(WRK.format(body=load.BODY.decode(), key=KEY))
     rates: dict[str, list[float]] = defaultdict(list)
     costs: dict[str, list[float]] = defaultdict(list)
     for _ in range(ROUNDS):
@@ -130,8 +139,19 @@ def _closed(targets: list[Target], folder: Path) -> Iterator[Row]:
         )
 
 
+def _first_sight() -> float:
+    """Microseconds of a signature: what a token costs the first time, and never again while it lives."""
+    verifier, now = Verifier(TokenTerms("benchmark", 0, SIGNER.public_keys)), time.time()
+    tokens = [SIGNER.issue("benchmark", number).token for number in range(2000)]
+    began = time.process_time()
+    for token in tokens:
+        verifier.verify(token, now)
+    return (time.process_time() - began) / len(tokens) * 1e6
+
+
 def _wrk(program: str, target: Target, folder: Path) -> tuple[float, int]:
     url = f"http://127.0.0.1:{target.port}{target.path}"
+    (folder / "post.lua").write_text(WRK.format(body=load.BODY.decode(), key=target.credential))
     words = [program, "-t1", f"-c{load.CONNECTIONS}", f"-d{SECONDS:.0f}s", "-s", str(folder / "post.lua"), url]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in text or "Socket errors" in text:
@@ -143,13 +163,13 @@ def _wrk(program: str, target: Target, folder: Path) -> tuple[float, int]:
 
 
 def _load(target: Target, rate: int = 0) -> tuple[float, int]:
-    found = run_load(target.port, target.path, rate, FIXED_SECONDS)
+    found = run_load(target.port, target.path, rate, FIXED_SECONDS, target.credential)
     return found["rate"], int(found["requests"])
 
 
-def run_load(port: int, path: str, rate: float = 0, seconds: float = SECONDS) -> dict[str, float]:
+def run_load(port: int, path: str, rate: float = 0, seconds: float = SECONDS, credential: str = KEY) -> dict[str, float]:
     """One round of load.py; SystemExit when a request failed."""
-    words = processes.python(str(HERE / "load.py"), str(port), path, KEY, str(seconds), str(rate))
+    words = processes.python(str(HERE / "load.py"), str(port), path, credential, str(seconds), str(rate))
     found: dict[str, float] = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     if found["failed"]:
         raise SystemExit(f"{found['failed']:.0f} requests to port {port} failed")

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -56,6 +57,18 @@ az ml online-endpoint update --name $ENDPOINT_NAME --mirror-traffic "green=0"
 az ml online-endpoint update --name $ENDPOINT_NAME --traffic "blue=90 green=10"
 echo "traffic: $(az ml online-endpoint show -n $ENDPOINT_NAME --query '[traffic.blue, traffic.green] | join(`/`, map(&to_string(@), @))' -o tsv)"
 echo "replicas: $(az ml online-deployment show -n blue -e $ENDPOINT_NAME --query instance_count -o tsv)"
+"""
+TOKENS = """
+set -euo pipefail
+az ml online-endpoint update --name rollout --set auth_mode=aml_token > /dev/null
+echo "token: $(az ml online-endpoint get-credentials --name rollout -o tsv --query accessToken)"
+echo "expiry: $(az ml online-endpoint get-credentials --name rollout -o tsv --query expiryTimeUtc)"
+echo "refresh: $(az ml online-endpoint get-credentials --name rollout -o tsv --query refreshAfterTimeUtc)"
+"""
+REVOKED = """
+set -euo pipefail
+az ml online-endpoint regenerate-keys --name rollout > /dev/null
+echo "token: $(az ml online-endpoint get-credentials --name rollout -o tsv --query accessToken)"
 """
 TRAINING = """
 set -euo pipefail
@@ -114,6 +127,17 @@ def script(stack: Stack, folder: Path, text: str, **variables: str) -> dict[str,
     return dict(line.split(": ", 1) for line in ran.stdout.splitlines() if ": " in line and not line.startswith(" "))
 
 
+def scored(uri: str, credential: str) -> tuple[int, object]:
+    """What deployment `green` answers to a caller with a key or token: the status, and the body when it is 200."""
+    headers = {"Authorization": f"Bearer {credential}", "Content-Type": "application/json", "azureml-model-deployment": "green"}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(uri, data=b"{}", headers=headers), timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, None
+
+
 def test_a_rollout_script_runs_unchanged(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "score").mkdir()
     (tmp_path / "score" / "score.py").write_text(SCORE)
@@ -135,14 +159,16 @@ def test_a_rollout_script_runs_unchanged(stack: Stack, tmp_path: Path) -> None:
         'echo "key: $(az ml online-endpoint get-credentials --name rollout -o tsv --query primaryKey)"\n'
         'echo "uri: $(az ml online-endpoint show -n rollout --query scoring_uri -o tsv)"',
     )
-    request = urllib.request.Request(
-        found["uri"],
-        data=b"{}",
-        headers={"Authorization": f"Bearer {found['key']}", "Content-Type": "application/json", "azureml-model-deployment": "green"},
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=60) as answer:
-        assert json.load(answer) == "green"
+    assert scored(found["uri"], found["key"]) == (200, "green")
+    tokens = script(stack, tmp_path, TOKENS)
+    assert int(tokens["refresh"]) < int(tokens["expiry"])
+    # The command waits for the cluster to have it, not for the router to have read it.
+    stack.until(lambda: scored(found["uri"], tokens["token"]) == (200, "green"), "a token opens the endpoint")
+    stack.until(lambda: scored(found["uri"], found["key"])[0] == 401, "its keys do no more")
+    assert stack.ok("online-endpoint", "invoke", "-n", "rollout", "-d", "green", "-r", str(tmp_path / "request.json")).json == "green"
+    renewed = script(stack, tmp_path, REVOKED)
+    stack.until(lambda: scored(found["uri"], tokens["token"])[0] == 401, "the token is revoked")
+    assert scored(found["uri"], renewed["token"]) == (200, "green")
     script(stack, tmp_path, "az ml online-endpoint delete --name rollout --yes --no-wait")
     stack.until(lambda: stack.run("online-endpoint", "show", "-n", "rollout").code == 3, "the endpoint is gone")
 
