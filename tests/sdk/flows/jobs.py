@@ -277,7 +277,6 @@ def a_job_of_a_yaml_file_is_submitted_as_its_folder_has_it(place) -> None:
 def what_is_wrong_with_a_job_is_said_at_once(place) -> None:
     for words, changes in (
         ("nowhere", {"compute": "nowhere"}),
-        ("serverless", {"compute": "serverless"}),
         ("huge", {"instance_type": "huge"}),
         ("ghost", {"environment": "ghost:1"}),
         ("example.org", {"inputs": {"i": Input(type=AssetTypes.URI_FILE, path="https://example.org/x.csv")}}),
@@ -324,3 +323,74 @@ def every_field_of_a_job_comes_back(place) -> None:
         # Whether it can run in this cluster is another test's matter; it ends, and says how.
         if ended(place, submitted.name) != "Completed":
             raises(JobException, "", streamed, place, submitted.name)
+
+
+REDUCE = """
+import os, socket, time
+rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+if rank == 0:
+    with socket.create_server(place) as server:
+        others = [server.accept()[0] for _ in range(world - 1)]
+    total = sum(int(each.recv(100)) for each in others)
+    for each in others:
+        each.sendall(str(total).encode())
+else:
+    while True:
+        try:
+            connection = socket.create_connection(place)
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    connection.sendall(str(rank).encode())
+    total = int(connection.recv(100))
+print(f"process {rank} of {world}: {total}")
+"""
+SERVED = """
+import json, os, socket, time
+config = json.loads(os.environ["TF_CONFIG"])
+role, index = config["task"]["type"], config["task"]["index"]
+host, port = config["cluster"]["ps"][0].split(":")
+if role == "ps":
+    server = socket.create_server((host, int(port)))
+    while True:
+        connection = server.accept()[0]
+        connection.sendall(b"weights")
+        connection.close()
+while True:
+    try:
+        connection = socket.create_connection((host, int(port)))
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.1)
+print(f"worker {index} of {len(config['cluster']['worker'])} has {connection.recv(100).decode()}")
+"""
+
+
+def processes_of_a_distributed_job_work_together(place) -> None:
+    for script, distribution, rank, lines in (
+        (REDUCE, PyTorchDistribution(process_count_per_instance=2), 3, ("process 0 of 4: 6", "process 3 of 4: 6")),
+        (
+            SERVED,
+            TensorFlowDistribution(worker_count=2, parameter_server_count=1),
+            1,
+            ("worker 0 of 2 has weights", "worker 1 of 2 has weights"),
+        ),
+    ):
+        code = place.folder / f"code-{rank}"
+        code.mkdir()
+        (code / "main.py").write_text(script)
+        whole = job("python main.py", code=str(code), distribution=distribution, instance_count=2)
+        submitted = place.ml.jobs.create_or_update(whole)
+        log = streamed(place, submitted.name)
+        assert ended(place, submitted.name) == "Completed" and lines[0] in log, log
+        assert lines[1] not in log, "other processes have logs of their own"
+        folder = place.folder / f"down-{rank}"
+        place.ml.jobs.download(submitted.name, download_path=str(folder), all=True)
+        logs = files(folder / "artifacts" / "user_logs")
+        assert (logs["std_log_process_0.txt"], logs[f"std_log_process_{rank}.txt"]) == (f"{lines[0]}\n", f"{lines[1]}\n"), logs
+
+
+def counts_of_a_distributed_job_that_contradict_each_other_are_refused(place) -> None:
+    distribution = TensorFlowDistribution(worker_count=2, parameter_server_count=1)
+    raises(HttpResponseError, "workerCount", place.ml.jobs.create_or_update, job(distribution=distribution, instance_count=4))

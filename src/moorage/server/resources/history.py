@@ -33,13 +33,13 @@ _ASSET_ID = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+
 
 
 async def _details(call: Call) -> Answer:
-    def read(tx: Transaction) -> tuple[Resource, str, str]:
+    def read(tx: Transaction) -> tuple[Resource, str, str, list[str]]:
         job = tx.resources.get(call.key(TYPE))
-        return job, waiting(job, clusters_by_id(tx), call), _build_log(tx, job)
+        return job, waiting(job, clusters_by_id(tx), call), _build_log(tx, job), _own_logs(tx, job)
 
-    job, why, building = await call.services.store.read(read)
+    job, why, building, own = await call.services.store.read(read)
     state = state_of(job)
-    links = _log_links(call, job, state.logs) | ({BUILD_LOG: _link(call, building)} if building else {})
+    links = _log_links(call, job, sorted({*state.logs, *own})) | ({BUILD_LOG: _link(call, building)} if building else {})
     answer = run_details(job.name, state, job.properties.get("properties") or {}, links)
     if why:
         others = [each for each in answer["warnings"] if each["source"] != "compute"]
@@ -61,6 +61,15 @@ def _log_links(call: Call, job: Resource, logs: list[str]) -> dict[str, str]:
 def _link(call: Call, address: str) -> str:
     container, _, path = address.partition("/")
     return f"{call.absolute(f'{FACADE}/{address}')}?{call.services.links.blob(container, path, READ, _LOG_LINK_LIFE)}"
+
+
+def _own_logs(tx: Transaction, job: Resource) -> list[str]:
+    """Logs that the pods of a job with several processes each have stored themselves."""
+    distribution = job.properties.get("distribution") or {}
+    if int(distribution.get("processCountPerInstance") or 1) <= 1:
+        return []
+    container, _, folder = str(job.state.get("artifacts") or "").partition("/")
+    return [blob.name.removeprefix(f"{folder}/") for blob in tx.blobs.list(container, prefix=f"{folder}/user_logs/")]
 
 
 def _build_log(tx: Transaction, job: Resource) -> str:
