@@ -9,7 +9,7 @@ from typing import Any
 from moorage.clock import parse_rfc3339
 
 # What the patterns of our definitions take.
-_SAMPLES = ("a", "aaa", "1", "0" * 8, "0" * 64, "2026-01-01T00:00:00Z")
+_SAMPLES = ("a", "aaa", "1", "0" * 8, "0" * 43, "0" * 64, "2026-01-01T00:00:00Z")
 # Not a list for a string: where the string has a format, Kubernetes lets lists pass (kube-openapi, type.go).
 _WRONG: Mapping[str, Any] = {
     "object": "wrong",
