@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from moorage.errors import Invalid, NotFound, Unavailable
 from moorage.specs.manifest import Manifest
 from moorage.store.rows import Blob, Part
+from moorage.store.statements import equal, values
 from moorage.store.tables import blobs as t
 from moorage.store.tables import loose_objects as loose
 
@@ -32,6 +33,14 @@ _LAST_CODE_POINT = "\U0010ffff"
 # The size of an object that is being deleted.
 _DOOMED = -1
 _LISTED = [column for column in t.c if column.name != "parts"]
+_NAME = equal(t.c.container, t.c.name)
+_FIND = sa.select(t).where(*_NAME)
+_INSERT = sa.insert(t)
+_UPDATE = sa.update(t).where(*_NAME)
+_DELETE = sa.delete(t).where(*_NAME)
+_LEAVE = sa.insert(loose)
+_COMMIT = sa.delete(loose).where(loose.c.object.in_(sa.bindparam("objects", expanding=True)), loose.c.size != _DOOMED)
+_DROP = sa.update(loose).where(*equal(loose.c.container, loose.c.blob), loose.c.block.is_not(None))
 
 
 class Blobs:
@@ -41,7 +50,7 @@ class Blobs:
         self._tx = tx
 
     def find(self, container: str, name: str) -> Blob | None:
-        row = self._tx.connection.execute(sa.select(t).where(t.c.container == container, t.c.name == name)).one_or_none()
+        row = self._tx.connection.execute(_FIND, values(container=container, name=name)).one_or_none()
         return _blob(row) if row else None
 
     def get(self, container: str, name: str) -> Blob:
@@ -83,7 +92,7 @@ class Blobs:
 
     def reserve(self, container: str, objects: Sequence[str]) -> None:
         """Note objects about to be written; they live for a day unless committed."""
-        self._tx.connection.execute(sa.insert(loose), [self._loose(container, "", Part(object, 0), STAGED_FOR) for object in objects])
+        self._tx.connection.execute(_LEAVE, [self._loose(container, "", Part(object, 0), STAGED_FOR) for object in objects])
 
     def set_block(self, container: str, name: str, block: str, parts: Sequence[Part]) -> None:
         """These reserved objects are, in this order, the uncommitted block; a former block of that id gives way.
@@ -149,8 +158,7 @@ class Blobs:
         )
         fresh = kept - {part.object for part in before.parts} if before else kept
         for some in batched(sorted(fresh)):
-            query = sa.delete(loose).where(loose.c.object.in_(some), loose.c.size != _DOOMED)
-            _all(self._tx.connection.execute(query).rowcount, len(some))
+            _all(self._tx.connection.execute(_COMMIT, {"objects": some}).rowcount, len(some))
         self._drop_blocks(container, name)
         self._write(blob, before)
         if before:
@@ -185,7 +193,7 @@ class Blobs:
         before = self.find(container, name)
         if before is None:
             return False
-        self._tx.connection.execute(sa.delete(t).where(t.c.container == container, t.c.name == name))
+        self._tx.connection.execute(_DELETE, values(container=container, name=name))
         self._leave(before, set())
         return True
 
@@ -207,7 +215,7 @@ class Blobs:
             self._tx.connection.execute(sa.delete(loose).where(loose.c.object.in_(some)))
 
     def _write(self, blob: Blob, before: Blob | None) -> None:
-        values = {
+        row = {
             "size": blob.size,
             "md5": blob.md5,
             "etag": blob.etag,
@@ -219,22 +227,19 @@ class Blobs:
             "modified_at": blob.modified_at,
         }
         if before is None:
-            self._tx.connection.execute(sa.insert(t).values(container=blob.container, name=blob.name, **values))
+            self._tx.connection.execute(_INSERT, {"container": blob.container, "name": blob.name, **row})
         else:
-            self._tx.connection.execute(sa.update(t).where(t.c.container == blob.container, t.c.name == blob.name).values(values))
+            self._tx.connection.execute(_UPDATE, {**values(container=blob.container, name=blob.name), **row})
 
     def _leave(self, blob: Blob, kept: set[str]) -> None:
         left = [self._loose(blob.container, blob.name, part, REPLACED_FOR) for part in blob.parts if part.object not in kept]
         if left:
-            self._tx.connection.execute(sa.insert(loose), left)
+            self._tx.connection.execute(_LEAVE, left)
 
     def _drop_blocks(self, container: str, name: str, block: str | None = None) -> None:
-        which = loose.c.block.is_not(None) if block is None else loose.c.block == block
-        self._tx.connection.execute(
-            sa.update(loose)
-            .where(loose.c.container == container, loose.c.blob == name, which)
-            .values(block=None, expires=self._tx.now + REPLACED_FOR)
-        )
+        dropped = _DROP if block is None else _DROP.where(loose.c.block == block)
+        left = {"block": None, "expires": self._tx.now + REPLACED_FOR}
+        self._tx.connection.execute(dropped, {**values(container=container, blob=name), **left})
 
     def _loose(self, container: str, name: str, part: Part, keep: timedelta) -> Manifest:
         return {
@@ -267,19 +272,19 @@ def _range(query: sa.Select[tuple[object, ...]], container: str, prefix: str, af
 
 
 def _blob(row: sa.Row[tuple[object, ...]]) -> Blob:
-    values = row._mapping
+    found = row._mapping
     return Blob(
-        container=values["container"],
-        name=values["name"],
-        size=values["size"],
-        md5=values["md5"],
-        etag=values["etag"],
-        content_type=values["content_type"],
-        created_at=values["created_at"],
-        modified_at=values["modified_at"],
-        metadata=values["metadata"],
-        headers=values["headers"],
-        parts=tuple(Part(*part) for part in values.get("parts", ())),
+        container=found["container"],
+        name=found["name"],
+        size=found["size"],
+        md5=found["md5"],
+        etag=found["etag"],
+        content_type=found["content_type"],
+        created_at=found["created_at"],
+        modified_at=found["modified_at"],
+        metadata=found["metadata"],
+        headers=found["headers"],
+        parts=tuple(Part(*part) for part in found.get("parts", ())),
     )
 
 

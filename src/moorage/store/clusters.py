@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -10,10 +10,16 @@ import sqlalchemy as sa
 from moorage.errors import NotFound
 from moorage.specs.manifest import Manifest
 from moorage.store.rows import Cluster
+from moorage.store.statements import equal, values
 from moorage.store.tables import clusters as t
 
 if TYPE_CHECKING:
     from moorage.store.transaction import Transaction
+
+_BY_ID = sa.select(t).where(*equal(t.c.id))
+_BY_ARM_ID = sa.select(t).where(*equal(t.c.arm_key))
+_BY_TOKEN = sa.select(t).where(*equal(t.c.token_digest))
+_ALL = sa.select(t).order_by(t.c.arm_key)
 
 # How many earlier lives of an agent are remembered, so that a batch that one of them sent late is not taken for news.
 LIVES_KEPT = 16
@@ -26,29 +32,29 @@ class Clusters:
         self._tx = tx
 
     def find(self, arm_id: str) -> Cluster | None:
-        return self._one(t.c.arm_key == arm_id.lower())
+        return self._one(_BY_ARM_ID, values(arm_key=arm_id.lower()))
 
     def get(self, id: str) -> Cluster:
         """By registration id."""
-        found = self._one(t.c.id == id)
+        found = self._one(_BY_ID, values(id=id))
         if found is None:
             raise NotFound(f"Cluster '{id}' is not registered.", code="ResourceNotFound", target=id)
         return found
 
     def of_token(self, digest: str) -> Cluster | None:
         """Whose agent holds the token with this SHA-256 digest."""
-        return self._one(t.c.token_digest == digest)
+        return self._one(_BY_TOKEN, values(token_digest=digest))
 
     def list(self) -> Sequence[Cluster]:
-        return [_cluster(row) for row in self._tx.connection.execute(sa.select(t).order_by(t.c.arm_key))]
+        return [_cluster(row) for row in self._tx.connection.execute(_ALL)]
 
     def put(self, id: str, arm_id: str, body: Manifest) -> Cluster:
         """Register under `id`, or replace the body of the registration that `arm_id` has already (whose id then stays)."""
         self._tx.touch("clusters")
         found = self.find(arm_id)
         if found is None:
-            values = {"id": id, "arm_id": arm_id, "arm_key": arm_id.lower(), "body": body, "inventory": {}, "created_at": self._tx.now}
-            self._tx.connection.execute(sa.insert(t).values(values))
+            row = {"id": id, "arm_id": arm_id, "arm_key": arm_id.lower(), "body": body, "inventory": {}, "created_at": self._tx.now}
+            self._tx.connection.execute(sa.insert(t), row)
             return self.get(id)
         self._tx.connection.execute(sa.update(t).where(t.c.id == found.id).values(body=body))
         return self.get(found.id)
@@ -79,26 +85,26 @@ class Clusters:
         if instance in former or (instance == current and sequence <= cluster.agent_sequence):
             return False
         lives = [each for each in (instance, *([] if instance == current else [current]), *former) if each]
-        values = {"agent_instance": " ".join(lives[:LIVES_KEPT]), "agent_sequence": sequence}
-        self._tx.connection.execute(sa.update(t).where(t.c.id == id).values(values))
+        accepted = {"agent_instance": " ".join(lives[:LIVES_KEPT]), "agent_sequence": sequence}
+        self._tx.connection.execute(sa.update(t).where(t.c.id == id).values(accepted))
         return True
 
-    def _one(self, condition: sa.ColumnElement[bool]) -> Cluster | None:
-        row = self._tx.connection.execute(sa.select(t).where(condition)).one_or_none()
+    def _one(self, query: sa.Select[tuple[object, ...]], wanted: Mapping[str, object]) -> Cluster | None:
+        row = self._tx.connection.execute(query, wanted).one_or_none()
         return _cluster(row) if row else None
 
 
 def _cluster(row: sa.Row[tuple[object, ...]]) -> Cluster:
-    values = row._mapping
+    found = row._mapping
     return Cluster(
-        id=values["id"],
-        arm_id=values["arm_id"],
-        body=values["body"],
-        inventory=values["inventory"],
-        created_at=values["created_at"],
-        last_seen=values["last_seen"],
-        revision=values["revision"],
-        floor=values["floor"],
-        agent_instance=values["agent_instance"],
-        agent_sequence=values["agent_sequence"],
+        id=found["id"],
+        arm_id=found["arm_id"],
+        body=found["body"],
+        inventory=found["inventory"],
+        created_at=found["created_at"],
+        last_seen=found["last_seen"],
+        revision=found["revision"],
+        floor=found["floor"],
+        agent_instance=found["agent_instance"],
+        agent_sequence=found["agent_sequence"],
     )

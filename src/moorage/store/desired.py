@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,22 @@ from moorage.errors import NotFound
 from moorage.ids import Workspace, parse_workspace_id
 from moorage.specs.manifest import Manifest
 from moorage.store.rows import DesiredObject, DesiredOwner, ObjectName, ResourceKey
+from moorage.store.statements import equal, values
 from moorage.store.tables import clusters
 from moorage.store.tables import desired as t
 
 if TYPE_CHECKING:
     from moorage.store.transaction import Transaction
+
+_KEY = equal(t.c.cluster, t.c.kind, t.c.namespace, t.c.name)
+_FIND = sa.select(t).where(*_KEY)
+_INSERT = sa.insert(t)
+_UPDATE = sa.update(t).where(*_KEY)
+# Without regard to the case of the workspace's id: one that was made again may be written otherwise.
+_OF_OWNER = sa.select(t).where(
+    sa.func.lower(t.c.owner_workspace) == sa.bindparam("owner_workspace_is"), *equal(t.c.owner_type, t.c.owner_parent, t.c.owner_name)
+)
+_NEXT_REVISION = sa.update(clusters).where(*equal(clusters.c.id)).values(revision=clusters.c.revision + 1).returning(clusters.c.revision)
 
 
 class Desired:
@@ -31,7 +42,7 @@ class Desired:
         if found is not None and found.object == object and found.owner == owner:
             return found.revision
         revision = self._next_revision(cluster)
-        values = {
+        row = {
             "revision": revision,
             "object": object,
             "owner_workspace": owner.workspace.id,
@@ -42,9 +53,9 @@ class Desired:
         }
         if found is None:
             key = {"cluster": cluster, "kind": name.kind, "namespace": name.namespace, "name": name.name}
-            self._tx.connection.execute(sa.insert(t).values(**key, **values))
+            self._tx.connection.execute(_INSERT, {**key, **row})
         else:
-            self._tx.connection.execute(sa.update(t).where(*_is(cluster, name)).values(values))
+            self._tx.connection.execute(_UPDATE, {**_is(cluster, name), **row})
         return revision
 
     def remove(self, cluster: str, name: ObjectName) -> int | None:
@@ -53,13 +64,11 @@ class Desired:
         if found is None or found.object is None:
             return None
         revision = self._next_revision(cluster)
-        self._tx.connection.execute(
-            sa.update(t).where(*_is(cluster, name)).values(revision=revision, object=sa.null(), changed_at=self._tx.now)
-        )
+        self._tx.connection.execute(_UPDATE, {**_is(cluster, name), "revision": revision, "object": None, "changed_at": self._tx.now})
         return revision
 
     def find(self, cluster: str, name: ObjectName) -> DesiredObject | None:
-        row = self._tx.connection.execute(sa.select(t).where(*_is(cluster, name))).one_or_none()
+        row = self._tx.connection.execute(_FIND, _is(cluster, name)).one_or_none()
         return _desired(row) if row else None
 
     def since(self, cluster: str, revision: int, *, limit: int | None = None) -> Sequence[DesiredObject]:
@@ -74,18 +83,13 @@ class Desired:
 
     def of_owner(self, owner: ResourceKey) -> Sequence[DesiredObject]:
         """What a resource wants, on any cluster, tombstones included."""
-        query = sa.select(t).where(
-            sa.func.lower(t.c.owner_workspace) == owner.workspace.id.lower(),
-            t.c.owner_type == owner.type,
-            t.c.owner_parent == owner.parent,
-            t.c.owner_name == owner.name,
-        )
-        return [_desired(row) for row in self._tx.connection.execute(query)]
+        wanted = values(owner_workspace=owner.workspace.id.lower(), owner_type=owner.type, owner_parent=owner.parent, owner_name=owner.name)
+        return [_desired(row) for row in self._tx.connection.execute(_OF_OWNER, wanted)]
 
     def forget(self, object: DesiredObject) -> None:
         """Drop the memory of a deletion that the cluster confirmed: nobody needs to be told of it again. What is wanted stays."""
-        same = (*_is(object.cluster, object.name), t.c.revision == object.revision, t.c.object.is_(sa.null()))
-        self._tx.connection.execute(sa.delete(t).where(*same))
+        gone = sa.delete(t).where(*_KEY, t.c.revision == object.revision, t.c.object.is_(sa.null()))
+        self._tx.connection.execute(gone, _is(object.cluster, object.name))
 
     def prune(self, cluster: str, older_than: timedelta) -> int:
         """Forget deletions that old and raise the cluster's floor to match: an agent away for longer starts afresh."""
@@ -98,27 +102,25 @@ class Desired:
 
     def _next_revision(self, cluster: str) -> int:
         # The row lock of this update makes revisions become visible in their order.
-        row = self._tx.connection.execute(
-            sa.update(clusters).where(clusters.c.id == cluster).values(revision=clusters.c.revision + 1).returning(clusters.c.revision)
-        ).one_or_none()
+        row = self._tx.connection.execute(_NEXT_REVISION, values(id=cluster)).one_or_none()
         if row is None:
             raise NotFound(f"Cluster '{cluster}' is not registered.", code="ResourceNotFound", target=cluster)
         self._tx.touch(f"desired/{cluster}")
         return int(row.revision)
 
 
-def _is(cluster: str, name: ObjectName) -> tuple[sa.ColumnElement[bool], ...]:
-    return (t.c.cluster == cluster, t.c.kind == name.kind, t.c.namespace == name.namespace, t.c.name == name.name)
+def _is(cluster: str, name: ObjectName) -> Mapping[str, object]:
+    return values(cluster=cluster, kind=name.kind, namespace=name.namespace, name=name.name)
 
 
 def _desired(row: sa.Row[tuple[object, ...]]) -> DesiredObject:
-    values = row._mapping
+    found = row._mapping
     return DesiredObject(
-        cluster=values["cluster"],
-        name=ObjectName(values["kind"], values["namespace"], values["name"]),
-        revision=values["revision"],
-        object=values["object"],
-        owner=DesiredOwner(_workspace(values["owner_workspace"]), values["owner_type"], values["owner_name"], values["owner_parent"]),
+        cluster=found["cluster"],
+        name=ObjectName(found["kind"], found["namespace"], found["name"]),
+        revision=found["revision"],
+        object=found["object"],
+        owner=DesiredOwner(_workspace(found["owner_workspace"]), found["owner_type"], found["owner_name"], found["owner_parent"]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -10,10 +10,15 @@ import sqlalchemy as sa
 from moorage.ids import digest
 from moorage.specs.manifest import Manifest
 from moorage.store.rows import ClusterEvent, ObjectName, ReportedStatus
+from moorage.store.statements import equal, values
 from moorage.store.tables import events, log_positions, statuses
 
 if TYPE_CHECKING:
     from moorage.store.transaction import Transaction
+
+_REPORTED = (statuses, events, log_positions)
+_FORGET = [sa.delete(each).where(*equal(each.c.cluster, each.c.kind, each.c.namespace, each.c.name)) for each in _REPORTED]
+_STATUS = sa.select(statuses).where(*equal(statuses.c.cluster, statuses.c.kind, statuses.c.namespace, statuses.c.name))
 
 # A job that restarts for days repeats a handful of events; more than this of one object helps nobody.
 EVENTS_KEPT = 100
@@ -26,7 +31,7 @@ class Reports:
         self._tx = tx
 
     def status(self, cluster: str, name: ObjectName) -> ReportedStatus | None:
-        row = self._tx.connection.execute(sa.select(statuses).where(*_status_is(cluster, name))).one_or_none()
+        row = self._tx.connection.execute(_STATUS, _name_is(cluster, name)).one_or_none()
         return _status(row) if row else None
 
     def statuses(self, cluster: str) -> Sequence[ReportedStatus]:
@@ -34,8 +39,8 @@ class Reports:
 
     def put_status(self, cluster: str, name: ObjectName, *, uid: str, generation: int, status: Manifest, logs_complete: bool) -> None:
         """The last one wins: agents send whole statuses in order."""
-        values = {"uid": uid, "generation": generation, "status": status, "logs_complete": logs_complete, "gone": False}
-        self._put(cluster, name, values)
+        news = {"uid": uid, "generation": generation, "status": status, "logs_complete": logs_complete, "gone": False}
+        self._put(cluster, name, news)
 
     def put_gone(self, cluster: str, name: ObjectName) -> None:
         """The object and all it owned is no more; what was last known of it stays readable."""
@@ -45,9 +50,8 @@ class Reports:
 
     def forget(self, cluster: str, name: ObjectName) -> None:
         """Drop everything reported of an object, once what it belonged to is deleted."""
-        self._tx.connection.execute(sa.delete(statuses).where(*_status_is(cluster, name)))
-        self._tx.connection.execute(sa.delete(events).where(*_event_is(cluster, name)))
-        self._tx.connection.execute(sa.delete(log_positions).where(*_log_is(cluster, name)))
+        for statement in _FORGET:
+            self._tx.connection.execute(statement, _name_is(cluster, name))
 
     def put_event(self, event: ClusterEvent) -> None:
         """Keep an event; a repetition replaces count and time of the first."""
@@ -75,15 +79,19 @@ class Reports:
         self._tx.touch("reports", f"reports/{cluster}")
         same = (*_log_is(cluster, name), log_positions.c.stream == stream)
         if not self._tx.connection.execute(sa.update(log_positions).where(*same).values(size=size)).rowcount:
-            values = {"cluster": cluster, "kind": name.kind, "namespace": name.namespace, "name": name.name, "stream": stream, "size": size}
-            self._tx.connection.execute(sa.insert(log_positions).values(values))
+            row = {"cluster": cluster, "kind": name.kind, "namespace": name.namespace, "name": name.name, "stream": stream, "size": size}
+            self._tx.connection.execute(sa.insert(log_positions), row)
 
-    def _put(self, cluster: str, name: ObjectName, values: Manifest) -> None:
+    def _put(self, cluster: str, name: ObjectName, news: Manifest) -> None:
         self._tx.touch("reports", f"reports/{cluster}")
-        values = {**values, "reported_at": self._tx.now}
-        if not self._tx.connection.execute(sa.update(statuses).where(*_status_is(cluster, name)).values(values)).rowcount:
+        news = {**news, "reported_at": self._tx.now}
+        if not self._tx.connection.execute(sa.update(statuses).where(*_status_is(cluster, name)).values(news)).rowcount:
             key = {"cluster": cluster, "kind": name.kind, "namespace": name.namespace, "name": name.name}
-            self._tx.connection.execute(sa.insert(statuses).values(**key, **values))
+            self._tx.connection.execute(sa.insert(statuses), {**key, **news})
+
+
+def _name_is(cluster: str, name: ObjectName) -> Mapping[str, object]:
+    return values(cluster=cluster, kind=name.kind, namespace=name.namespace, name=name.name)
 
 
 def _is(table: sa.Table, cluster: str, name: ObjectName) -> tuple[sa.ColumnElement[bool], ...]:
@@ -104,29 +112,29 @@ def _log_is(cluster: str, name: ObjectName) -> tuple[sa.ColumnElement[bool], ...
 
 
 def _status(row: sa.Row[tuple[object, ...]]) -> ReportedStatus:
-    values = row._mapping
+    found = row._mapping
     return ReportedStatus(
-        cluster=values["cluster"],
-        name=ObjectName(values["kind"], values["namespace"], values["name"]),
-        uid=values["uid"],
-        generation=values["generation"],
-        status=values["status"],
-        logs_complete=values["logs_complete"],
-        gone=values["gone"],
-        reported_at=values["reported_at"],
+        cluster=found["cluster"],
+        name=ObjectName(found["kind"], found["namespace"], found["name"]),
+        uid=found["uid"],
+        generation=found["generation"],
+        status=found["status"],
+        logs_complete=found["logs_complete"],
+        gone=found["gone"],
+        reported_at=found["reported_at"],
     )
 
 
 def _event(row: sa.Row[tuple[object, ...]]) -> ClusterEvent:
-    values = row._mapping
+    found = row._mapping
     return ClusterEvent(
-        cluster=values["cluster"],
-        name=ObjectName(values["kind"], values["namespace"], values["name"]),
-        uid=values["uid"],
-        about=values["about"],
-        type=values["type"],
-        reason=values["reason"],
-        message=values["message"],
-        count=values["count"],
-        time=values["time"],
+        cluster=found["cluster"],
+        name=ObjectName(found["kind"], found["namespace"], found["name"]),
+        uid=found["uid"],
+        about=found["about"],
+        type=found["type"],
+        reason=found["reason"],
+        message=found["message"],
+        count=found["count"],
+        time=found["time"],
     )

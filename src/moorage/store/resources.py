@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,17 @@ from moorage.errors import Conflict, NotFound
 from moorage.ids import Workspace, parse_workspace_id
 from moorage.specs.manifest import Manifest
 from moorage.store.rows import Resource, ResourceKey
+from moorage.store.statements import equal, values
 from moorage.store.tables import resources as t
 
 if TYPE_CHECKING:
     from moorage.store.transaction import Transaction
+
+_KEY = equal(t.c.workspace, t.c.type, t.c.parent, t.c.name)
+_FIND = sa.select(t).where(*_KEY)
+_INSERT = sa.insert(t).returning(t)
+_UPDATE = sa.update(t).where(*_KEY, *equal(t.c.sequence, t.c.version))
+_DELETE = sa.delete(t).where(*_KEY)
 
 
 class Resources:
@@ -25,7 +32,7 @@ class Resources:
         self._tx = tx
 
     def find(self, key: ResourceKey) -> Resource | None:
-        row = self._tx.connection.execute(sa.select(t).where(*_is(key))).one_or_none()
+        row = self._tx.connection.execute(_FIND, _is(key)).one_or_none()
         return _resource(row) if row else None
 
     def get(self, key: ResourceKey) -> Resource:
@@ -99,7 +106,7 @@ class Resources:
         """Insert; Conflict when it exists already."""
         self._tx.touch(f"resources/{key.type}")
         now = self._tx.now
-        values = {
+        row = {
             "workspace": key.workspace.id.lower(),
             "scope": key.workspace.id,
             "type": key.type,
@@ -117,8 +124,7 @@ class Resources:
         }
         if self.find(key) is not None:
             raise Conflict(f"{key.type} '{key.name}' exists already.", target=key.id)
-        row = self._tx.connection.execute(sa.insert(t).values(values).returning(t)).one()
-        return _resource(row)
+        return _resource(self._tx.connection.execute(_INSERT, row).one())
 
     def update(
         self,
@@ -147,17 +153,18 @@ class Resources:
         wanted = replace(wanted, version=seen.version + 1)
         self._tx.touch(f"resources/{seen.key.type}")
         changed = self._tx.connection.execute(
-            sa.update(t)
-            .where(*_is(seen.key), t.c.sequence == seen.sequence, t.c.version == seen.version)
-            .values(
-                body=wanted.body,
-                state=wanted.state,
-                lookup=wanted.lookup,
-                archived=wanted.archived,
-                modified_at=wanted.modified_at,
-                modified_by=wanted.modified_by,
-                version=wanted.version,
-            )
+            _UPDATE,
+            {
+                **_is(seen.key),
+                **values(sequence=seen.sequence, version=seen.version),
+                "body": wanted.body,
+                "state": wanted.state,
+                "lookup": wanted.lookup,
+                "archived": wanted.archived,
+                "modified_at": wanted.modified_at,
+                "modified_by": wanted.modified_by,
+                "version": wanted.version,
+            },
         )
         if changed.rowcount != 1:
             raise Conflict(
@@ -167,7 +174,7 @@ class Resources:
 
     def delete(self, key: ResourceKey) -> bool:
         """Remove it; whether it was there."""
-        gone = self._tx.connection.execute(sa.delete(t).where(*_is(key))).rowcount > 0
+        gone = self._tx.connection.execute(_DELETE, _is(key)).rowcount > 0
         if gone:
             self._tx.touch(f"resources/{key.type}")
         return gone
@@ -216,23 +223,23 @@ def missing(key: ResourceKey) -> NotFound:
     return NotFound(text + remedy, code="ResourceNotFound", target=key.id)
 
 
-def _is(key: ResourceKey) -> tuple[sa.ColumnElement[bool], ...]:
-    return (t.c.workspace == key.workspace.id.lower(), t.c.type == key.type, t.c.parent == key.parent, t.c.name == key.name)
+def _is(key: ResourceKey) -> Mapping[str, object]:
+    return values(workspace=key.workspace.id.lower(), type=key.type, parent=key.parent, name=key.name)
 
 
 def _resource(row: sa.Row[tuple[object, ...]]) -> Resource:
-    values = row._mapping
-    workspace, _ = parse_workspace_id(values["scope"])
+    found = row._mapping
+    workspace, _ = parse_workspace_id(found["scope"])
     return Resource(
-        key=ResourceKey(workspace, values["type"], values["name"], values["parent"]),
-        body=values["body"],
-        state=values["state"],
-        lookup=values["lookup"],
-        archived=values["archived"],
-        created_at=values["created_at"],
-        created_by=values["created_by"],
-        modified_at=values["modified_at"],
-        modified_by=values["modified_by"],
-        version=values["version"],
-        sequence=values["sequence"],
+        key=ResourceKey(workspace, found["type"], found["name"], found["parent"]),
+        body=found["body"],
+        state=found["state"],
+        lookup=found["lookup"],
+        archived=found["archived"],
+        created_at=found["created_at"],
+        created_by=found["created_by"],
+        modified_at=found["modified_at"],
+        modified_by=found["modified_by"],
+        version=found["version"],
+        sequence=found["sequence"],
     )

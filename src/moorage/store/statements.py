@@ -1,0 +1,22 @@
+"""Conditions of statements that are put together once, at import, and run with the values of each call.
+
+Putting a statement together costs SQLAlchemy five times as much as running it (0.2 ms against 0.04 ms for a row by its key), and a submitted job needs twenty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+
+def equal(*columns: sa.Column[Any]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Each column equals the parameter that `values` names after it."""
+    # Not the column's own name: SQLAlchemy keeps that for what an update sets.
+    return tuple(column == sa.bindparam(f"{column.name}_is", type_=column.type) for column in columns)
+
+
+def values(**wanted: object) -> Mapping[str, object]:
+    """The parameters of a statement with `equal`, by the columns' names."""
+    return {f"{name}_is": value for name, value in wanted.items()}
