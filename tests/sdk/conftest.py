@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import fcntl
 import json
+import os
 import queue
 import subprocess
 from collections.abc import Iterator
@@ -62,7 +63,12 @@ class Sdk:
 
 @pytest.fixture(scope="session")
 def sdk_python() -> Path:
-    """The SDK's environment, made if need be; by one of the test runner's workers, while the others wait."""
+    """The SDK's environment, made if need be; by one of the test runner's workers, while the others wait.
+
+    `MOORAGE_TEST_SDK_PYTHON` names the interpreter of another one, with another version of the SDK (docs/how-to/migrate.md).
+    """
+    if other := os.environ.get("MOORAGE_TEST_SDK_PYTHON"):
+        return Path(other)
     with (ROOT / ".venv-sdk.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         subprocess.run([ROOT / "scripts" / "env", "--sdk"], check=True)

@@ -11,7 +11,8 @@ from tests.stack.conftest import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
-FLOWS = ("serving", "mistakes", "not_yet")
+# The mistakes first: the SDK keeps the name of a deployment that was invoked for later calls (contract, pitfall 17).
+FLOWS = ("mistakes", "serving", "not_yet")
 
 
 def test_with_the_sdk(sdk: Sdk, flow: str) -> None:

@@ -27,6 +27,8 @@ from moorage.wire.curated import Recipe, plain
 _HOLDER = Workspace("registries", "registries", CURATED_REGISTRY)
 _VERSIONS = ENVIRONMENTS.versions
 _RESERVED = "azureml-"
+# The SDK up to 1.30 cannot read an environment that nobody made.
+_BUILT_IN = {"createdBy": "moorage", "createdByType": "Application", "lastModifiedBy": "moorage", "lastModifiedByType": "Application"}
 
 
 def environment(tx: Transaction, reference: RegistryReference, *, target: str) -> Environment:
@@ -108,7 +110,7 @@ def check_registry(call: Call) -> None:
 
 
 def _version(name: str, version: str, properties: Manifest, of: Resource | None = None) -> Manifest:
-    base = envelope(of, properties) if of else {"properties": properties}
+    base = envelope(of, properties) if of else {"properties": properties, "systemData": _BUILT_IN}
     id = f"azureml://registries/{CURATED_REGISTRY}/environments/{name}/versions/{version}"
     return {**base, "id": id, "name": version, "type": f"{PROVIDER}/registries/environments/versions"}
 
@@ -116,7 +118,7 @@ def _version(name: str, version: str, properties: Manifest, of: Resource | None 
 def _container(name: str, latest: str, following: str) -> Manifest:
     id = f"azureml://registries/{CURATED_REGISTRY}/environments/{name}"
     properties = {"latestVersion": latest, "nextVersion": following, "isArchived": False, "tags": {}, "properties": {}, "description": None}
-    return {"id": id, "name": name, "type": f"{PROVIDER}/registries/environments", "properties": properties}
+    return {"id": id, "name": name, "type": f"{PROVIDER}/registries/environments", "properties": properties, "systemData": _BUILT_IN}
 
 
 def _added_container(tx: Transaction, name: str) -> Manifest | None:

@@ -7,7 +7,7 @@ hears that there is none to be had (409).
 from __future__ import annotations
 
 from moorage.errors import Conflict, Invalid
-from moorage.server.arm import PROVIDER, Answer, Call, G, Route
+from moorage.server.arm import PROVIDER, Answer, Call, G, Handler, Route
 from moorage.server.resources.curated import check_registry
 from moorage.specs.uris import CURATED_REGISTRY
 from moorage.wire.later import CODE
@@ -67,12 +67,17 @@ def _refusal(message: str, target: str) -> Invalid:
 
 
 def _routes(prefix: str) -> tuple[Route, ...]:
+    # Whoever may not write is told that, and not what else there is not.
     return (
-        *(Route(method, prefix + path, _registries, by_user=True) for path in (_ALL, _ONE) for method in _METHODS),
-        Route("POST", prefix + _ONE + "/import", _import, by_user=True),
-        Route("PUT", prefix + _ONE + "/tempdatarefs/{name}/versions/{version}", _place, by_user=True),
-        *(Route(method, prefix + _ONE + path, _below, by_user=True) for path in _BELOW for method in _METHODS),
+        *(_route(method, prefix + path, _registries) for path in (_ALL, _ONE) for method in _METHODS),
+        _route("POST", prefix + _ONE + "/import", _import),
+        _route("PUT", prefix + _ONE + "/tempdatarefs/{name}/versions/{version}", _place),
+        *(_route(method, prefix + _ONE + path, _below) for path in _BELOW for method in _METHODS),
     )
+
+
+def _route(method: str, pattern: str, handler: Handler) -> Route:
+    return Route(method, pattern, handler, by_user=method == "GET")
 
 
 ROUTES = (*_routes(""), *_routes("/mferp/managementfrontend"))
