@@ -19,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from router_peers import DIGEST, SHORT, Behaviour, ReplicaServer, Request, Served, answer, ok, replica, request_bytes, router
 
+from moorage.router import mirror
 from moorage.router.metrics import exposition
-from moorage.router.mirror import COPY_BYTES
 from moorage.router.replicas import ReplicaPool
 from moorage.specs.routing import Address, DeploymentRoute, EndpointRoute, RoutingTable
 
 LONG = timedelta(seconds=120)
+BOUND = 1024 * 1024
 
 
 def mirrored(live: Address | tuple[Address, ...], shadow: tuple[Address, ...], share: int = 100, **limits: Any) -> RoutingTable:
@@ -146,9 +147,10 @@ async def test_a_request_without_a_body_is_copied_without_one(method: str) -> No
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "chunked"])
-async def test_a_body_larger_than_the_bound_is_copied_when_it_is_read_as_it_is_sent(chunked: bool) -> None:
+async def test_a_body_larger_than_the_bound_is_copied_when_it_is_read_as_it_is_sent(chunked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "COPY_BYTES", BOUND)
     piece = bytes(range(256)) * 1024
-    count = 2 * COPY_BYTES // len(piece)
+    count = 2 * BOUND // len(piece)
     arrived = 0
 
     async def watching(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -194,7 +196,8 @@ async def test_a_body_larger_than_the_bound_is_copied_when_it_is_read_as_it_is_s
             await nothing_held(served)
 
 
-async def test_a_mirror_that_reads_nothing_loses_the_copy_and_the_caller_nothing() -> None:
+async def test_a_mirror_that_reads_nothing_loses_the_copy_and_the_caller_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "COPY_BYTES", BOUND)
     done = asyncio.Event()
 
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -206,15 +209,30 @@ async def test_a_mirror_that_reads_nothing_loses_the_copy_and_the_caller_nothing
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     listening.bind(("127.0.0.1", 0))
     shadow = await asyncio.start_server(deaf, sock=listening)
-    size = 16 * COPY_BYTES
+    size = 16 * BOUND
     async with shadow, replica() as blue:
         async with router(mirrored(blue.address, (listening.getsockname(),))) as served:
             got = await served.ask(b"x" * size)
             assert got.status == 200 and json.loads(got.body) == {"length": size}
             await until(lambda: copies(served))
-            assert errors(served) == ["the deployment is more than 1024 KiB behind the caller"]
+            assert errors(served) == ["the deployment is too far behind the caller"]
             await nothing_held(served)
         done.set()
+
+
+async def test_what_all_copies_hold_together_is_bounded_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "ALL_BYTES", BOUND)
+    bodies = [letter * (BOUND * 2 // 5) for letter in (b"a", b"b", b"c")]
+    async with replica() as blue, replica() as green, router(mirrored(blue.address, (), concurrency=4)) as served:
+        for body in bodies:
+            assert (await served.ask(body)).status == 200
+        await until(lambda: copies(served))
+        assert errors(served) == ["all copies together hold too much"]
+        assert served.router.mirror.budget.held == len(bodies[0]) * 2
+        served.router.replace(mirrored(blue.address, (green.address,), concurrency=4))
+        await until(lambda: len(copies(served)) == 3)
+        assert sorted(each.body for each in green.requests) == bodies[:2]
+        await nothing_held(served)
 
 
 async def test_copies_that_a_slow_mirror_cannot_take_are_dropped_and_callers_answered() -> None:

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moorage.router.replicas import Refusal, Replica, ReplicaPool
 from moorage.router.server import ServedEndpoint
 from moorage.router.tee import Budget, Overflow, Tee
 from moorage.specs.routing import DeploymentRoute, EndpointRoute
+
+# How long an example takes says nothing of the code on a machine that does other things.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,7 @@ def mirroring(loop: asyncio.AbstractEventLoop, share: int, **traffic: int) -> Se
     return endpoint
 
 
+@patient
 @given(st.integers(0, 50), st.integers(1, 99), st.integers(1, 3))
 def test_of_each_deployments_requests_exactly_the_share_is_copied(
     loop: asyncio.AbstractEventLoop, share: int, blue: int, rounds: int
@@ -92,6 +96,7 @@ STEPS = st.lists(
 )
 
 
+@patient
 @given(STEPS, st.booleans(), st.integers(1, 120), st.integers(0, 120))
 def test_what_is_taken_is_what_was_put_and_neither_bound_is_passed(
     steps: list[tuple[str, bytes]], chunked: bool, limit: int, others: int
@@ -137,6 +142,7 @@ def test_a_copy_whose_connection_is_stuck_takes_no_more_than_its_bound() -> None
 ACTIONS = st.lists(st.sampled_from(["live", "copy", "release", "leave"]), max_size=80)
 
 
+@patient
 @given(ACTIONS, st.integers(1, 3), st.integers(1, 3))
 def test_copies_take_only_what_no_caller_wants_and_never_pass_the_limits(
     loop: asyncio.AbstractEventLoop, actions: list[str], replicas: int, concurrency: int

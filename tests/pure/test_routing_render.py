@@ -6,7 +6,7 @@ import hashlib
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moorage.router.balance import WeightedRotation, least_busy
@@ -112,6 +112,7 @@ def test_an_endpoint_of_tokens_lets_nobody_in_when_the_cluster_dropped_what_desc
     assert route.key_digests == () and route.tokens is None
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 20), min_size=1, max_size=5), st.integers(1, 4))
 def test_traffic_is_split_exactly_over_any_whole_round(weights: dict[str, int], rounds: int) -> None:
     rotation = WeightedRotation(weights)
@@ -128,6 +129,7 @@ class Load:
         self.busy = busy
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(1, 5), st.integers(0, 50))
 def test_the_replica_chosen_is_among_the_least_busy_and_never_full(busy: list[int], limit: int, start: int) -> None:
     index = least_busy([Load(value) for value in busy], limit, start)

@@ -18,10 +18,10 @@ from moorage.router.replicas import Refusal, Replica, ReplicaPool, Waiter
 from moorage.router.tee import Budget, Overflow, Tee
 from moorage.router.upstream import UpstreamConnection, connect, idle_connection
 
-# What a mirrored deployment may lag behind its callers, for one request and for all of the router's. A body of any size is copied
-# as long as it is read as fast as it is sent.
-COPY_BYTES = 1024 * 1024
-ALL_BYTES = 32 * 1024 * 1024
+# What a mirrored deployment may lag behind its callers, for one request and for all of the router's (an eighth of the pod's memory). A body of any
+# size is copied as long as it is read as fast as it is sent; less for one would lose the bodies that come while its connection is made.
+COPY_BYTES = 8 * 1024 * 1024
+ALL_BYTES = 64 * 1024 * 1024
 ATTEMPTS = 3
 # How long a replica may go on with a copy whose time is over, before its connection is cut and its slot handed on.
 DRAIN_SECONDS = 60.0
@@ -45,8 +45,8 @@ _SAID = {
     Drop.QUEUE_FULL: "too many copies are pending",
     Drop.WAITED_TOO_LONG: "no replica became free in time",
     Drop.NO_REPLICA: "the deployment has no healthy replica",
-    Drop.BEHIND: f"the deployment is more than {COPY_BYTES // 1024} KiB behind the caller",
-    Drop.MEMORY: f"all copies together hold {ALL_BYTES // 1024 // 1024} MiB",
+    Drop.BEHIND: "the deployment is too far behind the caller",
+    Drop.MEMORY: "all copies together hold too much",
     Drop.INCOMPLETE: "the request itself did not come to its end",
     Drop.UNREACHABLE: "connecting failed",
     Drop.BROKEN: "the container closed the connection without a whole answer",
