@@ -230,8 +230,35 @@ def test_batch_endpoints_and_deployments_are_kept_and_not_invoked(agent: Agent, 
     assert [each["name"] for each in good(moorage("batch-deployment", "list", "-e", "nightly"))] == ["first"]
     assert good(moorage("batch-endpoint", "list-jobs", "-n", "nightly")) == []
     assert good(moorage("batch-deployment", "list-jobs", "-n", "first", "-e", "nightly")) == []
-    code, _, err = moorage("batch-endpoint", "invoke", "-n", "nightly", "--input", "azureml:x:1", "--mini-batch-size", "3")
-    assert code == 2 and "does not run batch endpoints (invoke) yet. Score the data in a command job" in err
+    good(moorage("data", "create", "-f", document(tmp_path, DOCUMENTS["data"].replace("NAME", "pictures"))))
+    inputs = document(tmp_path, "inputs: {pictures: {type: uri_folder, path: azureml:pictures:1}, n: 3}\noutputs: {o: {type: uri_file}}\n")
+    invoke = ("batch-endpoint", "invoke", "-n", "nightly")
+    for given in (
+        ("--input", "azureml:pictures@latest", "--mini-batch-size", "3", "-d", "first"),
+        ("-f", inputs),
+        ("--input", str(tmp_path)),
+        (),
+    ):
+        code, _, err = moorage(*invoke, *given)
+        assert code == 2 and "does not run batch endpoints (invoke) yet. Score the data in a command job" in err, (given, err)
+    for given, says in (
+        (("--input", "azureml:x:1"), "--input: input: there is no data asset 'x' of version 1."),
+        (("--input", "azureml:x:1:2"), "--input: input: 'azureml:x:1:2' is no asset reference"),
+        (("--input", str(tmp_path / "absent")), "absent' does not exist or cannot be read"),
+        (("--input", inputs, "--input-type", "uri_folder"), "is a file; write `type: uri_file`."),
+        (("--input", inputs, "--input-type", "table"), "--input-type: input_type: 'table' is not one of uri_folder, uri_file."),
+        (("--input-type", "uri_file"), "input_type: says what --input is, which is missing."),
+        (("-f", inputs, "--input", "azureml:pictures:1"), "input: give either --input or `inputs` in the file, not both."),
+        (("-f", inputs, "--set", "input.pictures=1"), "input: expected text, found a mapping."),
+        (("-f", inputs, "--set", "inptus=1"), "inptus: unknown field. Did you mean 'inputs'?"),
+        (("--output-path", "./here"), "output_path: './here' is no place in a datastore"),
+        (("--mini-batch-size", "many"), "--mini-batch-size: mini_batch_size: expected a whole number, found the text 'many'."),
+        (("--anything", "else"), "No such option"),
+    ):
+        code, _, err = moorage(*invoke, *given)
+        assert code == 2 and says in err, (given, err)
+    assert moorage(*invoke, "-d", "absent")[0] == 3
+    assert moorage("batch-endpoint", "invoke", "-n", "absent")[0] == 3
     assert moorage("batch-deployment", "delete", "-n", "first", "-e", "nightly", "--yes")[0] == 4, "it is the default"
     assert moorage("batch-endpoint", "delete", "-n", "nightly", "--yes")[0] == 0
     assert moorage("batch-endpoint", "show", "-n", "nightly")[0] == 3

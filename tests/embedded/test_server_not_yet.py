@@ -137,6 +137,15 @@ async def test_batch_endpoints_and_deployments_are_kept_and_refuse_to_score(serv
     assert answer["error"]["code"] == "DeploymentIsDefault"
     answer = await service.call("POST", scoring.replace(service.url, ""), {"properties": {}}, status=400)
     assert answer["error"]["code"] == later.CODE and "does not run batch endpoints" in answer["error"]["message"]
+    for sent, target in (
+        ({"inputData": {"a": {"uri": "u"}}}, "properties.inputData.a.jobInputType"),
+        ({"inputData": ["u"]}, "properties.inputData"),
+        ({"miniBatchSize": "many"}, "properties.miniBatchSize"),
+    ):
+        answer = await service.call("POST", "batchEndpoints/batch/jobs", {"properties": sent}, status=400)
+        assert (answer["error"]["target"], answer["error"]["code"]) != (target, later.CODE) and target in answer["error"]["message"], sent
+    pinned = {"headers": {"azureml-model-deployment": "ghost"}}
+    await service.call("POST", "batchEndpoints/batch/jobs", {"properties": {}}, status=404, **pinned)
     listed = await service.call("GET", f"/mferp/managementfrontend{WS.id}/batchEndpoints/batch/deployments/first/jobs")
     assert listed["value"] == []
     missing = {**endpoint, "properties": {"defaults": {"deploymentName": "ghost"}}}

@@ -7,7 +7,6 @@ import click
 from moorage.cli import entities
 from moorage.cli.amendment import amended
 from moorage.cli.commands import (
-    SETTINGS,
     command,
     file_option,
     group,
@@ -114,16 +113,36 @@ def list_jobs(session: Session, name: str) -> list[Manifest]:
     return [entities.job(item) for item in session.client.list(path)]
 
 
-@command(endpoints, "invoke", table="jobs", examples=["moorage batch-endpoint invoke -n nightly --input azureml:pictures:1"])
+@command(
+    endpoints,
+    "invoke",
+    table="jobs",
+    examples=[
+        "moorage batch-endpoint invoke -n nightly --input azureml:pictures:1",
+        "moorage batch-endpoint invoke -n nightly -f inputs.yml --job-name again --mini-batch-size 20",
+    ],
+)
 @name_option("endpoint")
-@click.argument("more", nargs=-1, type=click.UNPROCESSED)
-def invoke(session: Session, name: str, more: tuple[str, ...]) -> Manifest:
-    """Ask for a scoring job. The service refuses for now, with what to do meanwhile; further options are not looked at."""
-    return entities.job(session.client.action(f"{session.client.path('batchEndpoints', name)}/jobs"))
+@click.option("--deployment-name", "-d", metavar="NAME", help="The deployment; the endpoint's default one when left out.")
+@click.option("--file", "-f", metavar="FILE", help="A YAML document with inputs and outputs; '-' reads stdin.")
+@click.option("--input", metavar="DATA", help="What to score: azureml:NAME:VERSION, azureml://..., https://... or a local path.")
+@click.option("--input-type", metavar="TYPE", help="uri_folder, the default, or uri_file.")
+@click.option("--output-path", metavar="URI", help="Where results go: azureml://datastores/NAME/paths/...")
+@click.option("--job-name", "-j", metavar="NAME", help="Name of the job; made up when left out.")
+@click.option("--experiment-name", metavar="NAME", help="The experiment that the job belongs to.")
+@click.option("--instance-count", "-c", metavar="N", help="How many nodes.")
+@click.option("--mini-batch-size", "-m", metavar="N", help="How many files go into one mini-batch.")
+@set_option()
+def invoke(
+    session: Session, name: str, deployment_name: str | None, file: str | None, changes: tuple[str, ...], **options: str | None
+) -> Manifest:
+    """Ask for a scoring job. What is given is checked, and the service refuses for now, with what to do meanwhile."""
+    from moorage.client.assets import invocation
 
-
-# Whatever a script gives besides the name, the service's own answer is the one to show.
-invoke.context_settings = {**SETTINGS, "ignore_unknown_options": True}
+    made = invocation(session.client, session.invocation(file, changes, **options))
+    if deployment_name:
+        session.client.get(session.client.path("batchEndpoints", name, "deployments", deployment_name))
+    return entities.job(session.client.action(f"{session.client.path('batchEndpoints', name)}/jobs", made))
 
 
 @command(endpoints, "delete", examples=["moorage batch-endpoint delete -n nightly --yes"])

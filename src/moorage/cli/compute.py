@@ -22,6 +22,7 @@ from moorage.cli.commands import (
     yes_option,
 )
 from moorage.cli.edits import edit_options
+from moorage.cli.naming import snake, snaked
 from moorage.cli.session import Session
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
@@ -136,7 +137,7 @@ def list_nodes(session: Session, name: str) -> list[Manifest]:
     found = session.client.post(f"{session.client.path('computes', name)}/listNodes")
     kept = ("labels", "allocatable")
     return [
-        {entities.snake(field): value if field in kept else entities.snaked(value) for field, value in node.items() if value is not None}
+        {snake(field): value if field in kept else snaked(value) for field, value in node.items() if value is not None}
         for node in found.get("nodes") or []
     ]
 

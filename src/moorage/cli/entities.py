@@ -3,50 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from moorage.errors import Invalid
-from moorage.specs.durations import parse_duration
+from moorage.cli import job_parts
+from moorage.cli.naming import number, reference, seconds, snake, snaked, tidy, versioned
 from moorage.specs.manifest import Manifest
 
-_MODES = {
-    "ReadOnlyMount": "ro_mount",
-    "ReadWriteMount": "rw_mount",
-    "Download": "download",
-    "Direct": "direct",
-    "Upload": "upload",
-    "EvalMount": "eval_mount",
-    "EvalDownload": "eval_download",
-}
 _AUTH = {"key": "key", "amltoken": "aml_token", "aadtoken": "aad_token"}
-_VERSIONED = re.compile(r"/(?:codes|environments|models|data|components)/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$")
-_PLAIN = re.compile(r"/computes/(?P<name>[^/]+)$")
-
-
-def snake(name: str) -> str:
-    """`createdByType` -> `created_by_type`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def snaked(value: Any) -> Any:
-    """Names of ours in snake_case, all the way down."""
-    if isinstance(value, Mapping):
-        return {snake(str(key)): snaked(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [snaked(item) for item in value]
-    return value
-
-
-def reference(id: Any) -> Any:
-    """A resource id as a document would write it."""
-    if not isinstance(id, str):
-        return id
-    if found := _VERSIONED.search(id):
-        return f"azureml:{found['name']}:{found['version']}"
-    if found := _PLAIN.search(id):
-        return f"azureml:{found['name']}"
-    return id
 
 
 def _group(id: str) -> str:
@@ -62,10 +26,6 @@ def _base(resource: Manifest) -> Manifest:
     return found
 
 
-def _tidy(entity: Manifest) -> Manifest:
-    return {name: value for name, value in entity.items() if value is not None}
-
-
 def _story(told: Manifest) -> Manifest:
     shown = {
         "status_reason": "reason",
@@ -78,7 +38,7 @@ def _story(told: Manifest) -> Manifest:
 
 
 def job(resource: Manifest) -> Manifest:
-    """A job; the steps of a pipeline and the search space of a sweep as they are sent, since their names are the user's."""
+    """A job, in the words of its document (`moorage.cli.job_parts`)."""
     properties = resource.get("properties") or {}
     kind = str(properties.get("jobType", "")).lower()
     found = {
@@ -93,12 +53,9 @@ def job(resource: Manifest) -> Manifest:
         "tags": properties.get("tags") or {},
         "properties": properties.get("properties") or {},
         "compute": reference(properties.get("computeId")),
-        "services": {
-            name: {snake(key) if key != "jobServiceType" else "type": value for key, value in service.items() if value is not None}
-            for name, service in (properties.get("services") or {}).items()
-        },
-        "inputs": {name: _port(port, "jobInputType") for name, port in (properties.get("inputs") or {}).items()},
-        "outputs": {name: _port(port, "jobOutputType") for name, port in (properties.get("outputs") or {}).items()},
+        "services": job_parts.services(properties.get("services")) or (None if kind in ("pipeline", "sweep") else {}),
+        "inputs": job_parts.ports(properties.get("inputs"), "jobInputType"),
+        "outputs": job_parts.ports(properties.get("outputs"), "jobOutputType"),
     }
     if kind == "command":
         found |= {
@@ -107,22 +64,26 @@ def job(resource: Manifest) -> Manifest:
             "environment": reference(properties.get("environmentId")),
             "environment_variables": properties.get("environmentVariables") or {},
             "resources": snaked(properties.get("resources")),
-            "limits": {"timeout": _seconds(properties["limits"].get("timeout"))} if properties.get("limits") else None,
-            "distribution": _typed(properties.get("distribution"), "distributionType"),
-            "identity": _typed(properties.get("identity"), "identityType"),
-            "queue_settings": snaked(properties.get("queueSettings")),
+            "limits": job_parts.limits(properties.get("limits")),
+            "distribution": job_parts.distribution(properties.get("distribution")),
+            "identity": job_parts.identity(properties.get("identity")),
+            "queue_settings": job_parts.queue(properties.get("queueSettings")),
         }
     elif kind == "pipeline":
-        found |= {"jobs": properties.get("jobs"), "settings": properties.get("settings")}
+        found |= {
+            "jobs": job_parts.steps(properties.get("jobs")),
+            "component": reference(properties.get("componentId")),
+            "settings": job_parts.settings(properties.get("settings")),
+            "identity": job_parts.identity(properties.get("identity")),
+        }
     elif kind == "sweep":
-        parts = ("trial", "objective", "samplingAlgorithm", "earlyTermination", "limits")
-        found |= {"search_space": properties.get("searchSpace"), **{snake(part): snaked(properties.get(part)) for part in parts}}
-    return _tidy(found)
+        found |= job_parts.sweep(properties)
+    return tidy(found)
 
 
 def run(found: Manifest) -> Manifest:
     """A child of a job, of which the run history knows most."""
-    return _tidy(
+    return tidy(
         {
             "name": found.get("runId"),
             "type": str(found.get("runType") or "").removeprefix("azureml."),
@@ -146,30 +107,14 @@ def _identity(section: Any) -> Manifest | None:
     if not isinstance(section, Mapping):
         return None
     named = section.get("userAssignedIdentities") or {}
-    return _tidy(
+    return tidy(
         {
             "type": ",".join(snake(part.strip()) for part in str(section.get("type", "None")).split(",")),
             "principal_id": section.get("principalId"),
             "tenant_id": section.get("tenantId"),
-            "user_assigned_identities": [{"resource_id": id, **_tidy(snaked(rest or {}))} for id, rest in named.items()] or None,
+            "user_assigned_identities": [{"resource_id": id, **tidy(snaked(rest or {}))} for id, rest in named.items()] or None,
         }
     )
-
-
-def _typed(section: Any, key: str) -> Any:
-    if not isinstance(section, Mapping):
-        return None
-    rest = {snake(name): value for name, value in section.items() if name != key}
-    return {"type": snake(str(section.get(key))), **rest}
-
-
-def _port(port: Any, key: str) -> Any:
-    if not isinstance(port, Mapping):
-        return port
-    if port.get(key) == "literal":
-        return port.get("value")
-    found = {"type": port.get(key), "path": reference(port.get("uri")), "mode": _MODES.get(str(port.get("mode")), port.get("mode"))}
-    return _tidy({**found, "name": port.get("assetName"), "version": port.get("assetVersion")})
 
 
 def compute(resource: Manifest) -> Manifest:
@@ -185,7 +130,7 @@ def compute(resource: Manifest) -> Manifest:
         "provisioningErrors",
         "createdOn",
     }
-    return _tidy(
+    return tidy(
         {
             **_base(resource),
             "type": str(properties.get("computeType", "")).lower(),
@@ -207,24 +152,51 @@ def compute(resource: Manifest) -> Manifest:
 def asset(resource: Manifest) -> Manifest:
     """A version of a model, an environment or data, or the container of its versions."""
     id = str(resource.get("id", ""))
-    found = _VERSIONED.search(id)
+    found = versioned(id)
     properties = resource.get("properties") or {}
     names = {"modelType": "type", "dataType": "type", "modelUri": "path", "dataUri": "path"}
     entity = _base(resource)
     if found:
-        entity |= {"name": found["name"], "version": found["version"]}
+        entity |= {"name": found[0], "version": found[1]}
     for name, value in properties.items():
         if name in ("isAnonymous", "isArchived") and not value:
             continue
         key = names.get(name, snake(name))
-        entity[key] = value if name in ("tags", "properties", "flavors") else snaked(value)
-    return _tidy(entity)
+        entity[key] = _ASSET_PARTS[name](value) if name in _ASSET_PARTS and value is not None else snaked(value)
+    return tidy(entity)
+
+
+def _flavors(given: Any) -> Any:
+    return {name: each["data"] if isinstance(each, Mapping) and set(each) == {"data"} else each for name, each in given.items()}
+
+
+def _conda(given: Any) -> Any:
+    """The specification itself, as `az` shows it; what is no mapping stays text."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(given)
+    except yaml.YAMLError:
+        return given
+    return found if isinstance(found, dict) else given
+
+
+# Names in them are the user's, or not what a document calls them.
+_ASSET_PARTS: Mapping[str, Callable[[Any], Any]] = {
+    "tags": lambda given: given,
+    "properties": lambda given: given,
+    "componentSpec": lambda given: given,
+    "flavors": _flavors,
+    "condaFile": _conda,
+    "osType": lambda given: str(given).lower(),
+    "build": lambda given: {"path" if name == "context_uri" else name: value for name, value in snaked(given).items()},
+}
 
 
 def endpoint(resource: Manifest) -> Manifest:
     properties = resource.get("properties") or {}
     mode = str(properties.get("authMode", ""))
-    return _tidy(
+    return tidy(
         {
             **_base(resource),
             "auth_mode": _AUTH.get(mode.lower(), mode),
@@ -255,7 +227,7 @@ def deployment(resource: Manifest) -> Manifest:
         "endpointComputeType", "model", "environmentId", "codeConfiguration", "containerResourceRequirements", "scaleSettings",
         "properties", "environmentVariables", "requestSettings", "livenessProbe", "readinessProbe", "dataCollector", "provisioningTimeout",
     }  # fmt: skip
-    return _tidy(
+    return tidy(
         {
             **_base(resource),
             "endpoint_name": of[1] if of else None,
@@ -265,7 +237,7 @@ def deployment(resource: Manifest) -> Manifest:
             "environment": reference(properties.get("environmentId")),
             "code_configuration": {"code": reference(code.get("codeId")), "scoring_script": code.get("scoringScript")} if code else None,
             "environment_variables": properties.get("environmentVariables") or {},
-            "provisioning_timeout": _seconds(properties.get("provisioningTimeout")),
+            "provisioning_timeout": seconds(properties.get("provisioningTimeout")),
             "instance_count": (resource.get("sku") or {}).get("capacity") if scale.get("scaleType") != "TargetUtilization" else None,
             "resources": _resources(requirements),
             "scale_settings": _scale(scale),
@@ -296,7 +268,7 @@ def datastore(resource: Manifest, secrets: Manifest | None = None) -> Manifest:
         "filesystem": "filesystem",
         "fileShareName": "file_share_name",
     }
-    return _tidy(
+    return tidy(
         {
             **_base(resource),
             "type": _DATASTORES.get(kind, snake(kind)),
@@ -315,7 +287,7 @@ def batch_endpoint(resource: Manifest) -> Manifest:
     properties = resource.get("properties") or {}
     mode = str(properties.get("authMode", ""))
     default = (properties.get("defaults") or {}).get("deploymentName")
-    return _tidy(
+    return tidy(
         {
             **_base(resource),
             "auth_mode": _AUTH.get(mode.lower(), mode),
@@ -339,7 +311,7 @@ def batch_deployment(resource: Manifest) -> Manifest:
     plain = (
         "description", "miniBatchSize", "maxConcurrencyPerInstance", "outputFileName", "loggingLevel", "errorThreshold", "provisioningState",
     )  # fmt: skip
-    return _tidy(
+    return tidy(
         {
             **_base(resource),
             "endpoint_name": of[1] if of else None,
@@ -349,10 +321,10 @@ def batch_deployment(resource: Manifest) -> Manifest:
             "environment": reference(properties.get("environmentId")),
             "code_configuration": {"code": reference(code.get("codeId")), "scoring_script": code.get("scoringScript")} if code else None,
             "compute": reference(properties.get("compute")),
-            "resources": _tidy(snaked(properties.get("resources") or {})) or None,
+            "resources": tidy(snaked(properties.get("resources") or {})) or None,
             "environment_variables": properties.get("environmentVariables") or {},
             "output_action": snake(action) if action else None,
-            "retry_settings": _tidy({"max_retries": retry.get("maxRetries"), "timeout": _seconds(retry.get("timeout"))}) if retry else None,
+            "retry_settings": tidy({"max_retries": retry.get("maxRetries"), "timeout": seconds(retry.get("timeout"))}) if retry else None,
             "properties": properties.get("properties") or {},
             **{snake(name): properties.get(name) for name in plain},
         }
@@ -365,7 +337,7 @@ def schedule(resource: Manifest) -> Manifest:
     definition = action.get("jobDefinition") or {}
     trigger = {snake(name): snaked(value) for name, value in given.items() if name != "triggerType" and value is not None}
     source = re.search(r"/jobs/([^/]+)$", str(definition.get("sourceJobId") or ""))
-    return _tidy(
+    return tidy(
         {
             **_base(resource),
             "display_name": properties.get("displayName"),
@@ -380,21 +352,9 @@ def schedule(resource: Manifest) -> Manifest:
     )
 
 
-def _number(value: float) -> int | float:
-    return int(value) if value == int(value) else value
-
-
-def _seconds(text: Any) -> Any:
-    """`PT20M` -> 1200; what is no duration stays as it is."""
-    try:
-        return _number(parse_duration(str(text), target="duration").total_seconds()) if text else None
-    except Invalid:
-        return text
-
-
 def _milliseconds(text: Any) -> Any:
-    found = _seconds(text)
-    return _number(found * 1000) if isinstance(found, int | float) else found
+    found = seconds(text)
+    return number(found * 1000) if isinstance(found, int | float) else found
 
 
 def _resources(given: Manifest) -> Manifest | None:
@@ -408,16 +368,16 @@ def _resources(given: Manifest) -> Manifest | None:
 def _scale(given: Manifest) -> Manifest | None:
     if not given:
         return None
-    found = _typed(given, "scaleType")
+    found = {snake(name): value for name, value in given.items() if name != "scaleType"} | {"type": snake(str(given.get("scaleType")))}
     if "polling_interval" in found:
-        found["polling_interval"] = _seconds(found["polling_interval"])
-    return _tidy(found)
+        found["polling_interval"] = seconds(found["polling_interval"])
+    return tidy(found)
 
 
 def _requests(given: Any) -> Manifest | None:
     if not given:
         return None
-    return _tidy(
+    return tidy(
         {
             "request_timeout_ms": _milliseconds(given.get("requestTimeout")),
             "max_queue_wait_ms": _milliseconds(given.get("maxQueueWait")),
@@ -430,14 +390,14 @@ def _probe(given: Any) -> Manifest | None:
     if not given:
         return None
     spans = ("initialDelay", "period", "timeout")
-    return _tidy({snake(name): _seconds(value) if name in spans else value for name, value in given.items()})
+    return tidy({snake(name): seconds(value) if name in spans else value for name, value in given.items()})
 
 
 def _collector(given: Any) -> Manifest | None:
     if not given:
         return None
     collections = {
-        name: _tidy(
+        name: tidy(
             {
                 "enabled": str(item.get("dataCollectionMode", "")).lower() == "enabled",
                 "sampling_rate": item.get("samplingRate"),
@@ -448,17 +408,17 @@ def _collector(given: Any) -> Manifest | None:
     }
     logging = given.get("requestLogging")
     headers = {"capture_headers": logging.get("captureHeaders") or []} if logging else None
-    return _tidy({"collections": collections, "rolling_rate": str(given.get("rollingRate", "hour")).lower(), "request_logging": headers})
+    return tidy({"collections": collections, "rolling_rate": str(given.get("rollingRate", "hour")).lower(), "request_logging": headers})
 
 
 def cluster(resource: Manifest) -> Manifest:
-    return _tidy({**_base(resource), **snaked(resource.get("properties") or {})})
+    return tidy({**_base(resource), **snaked(resource.get("properties") or {})})
 
 
 def workspace(resource: Manifest) -> Manifest:
     found = _base(resource)
     properties = resource.get("properties") or {}
-    return _tidy(
+    return tidy(
         {
             **found,
             "display_name": properties.get("friendlyName"),

@@ -204,10 +204,10 @@ def validate(session: Session, file: str, changes: tuple[str, ...]) -> Manifest:
 @click.option("--node-index", "-i", type=click.IntRange(0), default=0, help="Which of the job's nodes. Default: 0.")
 def show_services(session: Session, name: str, node_index: int) -> Manifest:
     """Show the services (SSH, JupyterLab, VS Code, TensorBoard) that a job asks for, and what became of each."""
-    from moorage.cli import entities
+    from moorage.cli.naming import snaked
     from moorage.client.jobs import services
 
-    return {name: entities.snaked(service) for name, service in services(session.client, name, node_index).items()}
+    return {name: snaked(service) for name, service in services(session.client, name, node_index).items()}
 
 
 @command(jobs, "cancel", examples=["moorage job cancel -n my-job", "moorage job cancel -n my-job --no-wait"])

@@ -11,6 +11,7 @@ from moorage.cli import entities
 from moorage.cli.amendment import amended
 from moorage.cli.commands import command, file_option, group, name_option, no_wait_option, set_option, yes_option
 from moorage.cli.edits import edit_options
+from moorage.cli.naming import snaked
 from moorage.cli.session import Session
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
@@ -131,7 +132,7 @@ def _switch(session: Session, name: str, *, enabled: bool, wait: bool) -> Manife
 def trigger(session: Session, name: str, schedule_time: str | None) -> Manifest:
     """Start a schedule's job now. The service refuses for now, with what to do meanwhile."""
     sent = {"scheduleTime": schedule_time} if schedule_time else {}
-    return entities.snaked(session.client.action(f"{session.client.path('schedules', name)}/trigger", sent))  # type: ignore[no-any-return]
+    return snaked(session.client.action(f"{session.client.path('schedules', name)}/trigger", sent))  # type: ignore[no-any-return]
 
 
 @command(schedules, "delete", examples=["moorage schedule delete -n nightly --yes"])

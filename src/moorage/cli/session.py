@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -161,20 +162,25 @@ class Session:
 
     def document(self, kind: Kind, file: str | None, changes: Changes = (), **options: Any) -> Document:
         """Read and check the document that `--file` names, with `--set` and options in force."""
+        from moorage.wire.documents.document import load
         from moorage.wire.idle import unsent
 
-        document = self._document(kind, file, changes, **options)
+        document = self._read(partial(load, kind), file, changes=changes, options=options)
         for message in unsent(kind.value, document.values):
             self.warn(message)
         return document
 
-    def _document(self, kind: Kind, file: str | None, changes: Changes, **options: Any) -> Document:
-        from moorage.wire.documents.document import load
+    def invocation(self, file: str | None, changes: Changes = (), **options: Any) -> Document:
+        """As `document`, of what `invoke` of a batch endpoint is given."""
+        from moorage.wire.documents.document import load_invocation
 
+        return self._read(load_invocation, file, changes=changes, options=options)
+
+    def _read(self, load: Callable[..., Document], file: str | None, **given: Any) -> Document:
         if file is None:
-            return load(kind, None, name="", folder=Path.cwd(), changes=changes, options=options)
+            return load(None, name="", folder=Path.cwd(), **given)
         if file == "-":
-            return load(kind, sys.stdin.read(), name="<stdin>", folder=Path.cwd(), changes=changes, options=options)
+            return load(sys.stdin.read(), name="<stdin>", folder=Path.cwd(), **given)
         path = Path(file)
         try:
             text = path.read_text(encoding="utf-8-sig")
@@ -182,7 +188,7 @@ class Session:
             raise Invalid(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}.", target="--file") from error
         except OSError as error:
             raise Invalid(f"{file} cannot be read: {error.strerror}.", code="FileNotFound", target="--file") from error
-        return load(kind, text, name=file, folder=path.parent, changes=changes, options=options)
+        return load(text, name=file, folder=path.parent, **given)
 
     def upload(self) -> Upload:
         """Progress of uploads: at most a few lines each, the last with the whole size."""

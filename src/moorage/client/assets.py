@@ -21,6 +21,7 @@ from moorage.client.snapshot import HASH_VERSION, UNLIMITED, Limits, Snapshot, t
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents import assets as bodies
+from moorage.wire.documents import batch
 from moorage.wire.documents import component as components
 from moorage.wire.documents import pipeline
 from moorage.wire.documents.document import Document, Kind, body, load, uses
@@ -352,6 +353,21 @@ def check(client: Client, document: Document) -> None:
         raise found[0]
     if found:
         raise Invalid("\n".join(error.message for error in found), code="ValidationError", target=found[0].target, details=tuple(found))
+
+
+def invocation(client: Client, document: Document) -> Manifest:
+    """The body of a batch endpoint's invocation.
+
+    Raises:
+        Invalid: an input that is not there; nothing is sent.
+    """
+    wanted, assets = batch.invocation_needs(document.values), Assets(client, document)
+    if found := assets.problems(wanted):
+        raise found[0]
+    # Local files stay here as long as invoking is refused in any case.
+    named = [use for use in wanted if not isinstance(use.reference, Local)]
+    local = {use.field: use.reference.path for use in wanted if isinstance(use.reference, Local)}
+    return batch.invocation_body(document.values, {**local, **assets.resolve(named)})
 
 
 def _missing_computes(client: Client, document: Document) -> list[Invalid]:

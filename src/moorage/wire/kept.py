@@ -129,6 +129,29 @@ class BatchDeploymentProperties(Body):
     properties: dict[str, object] | None = None
 
 
+class _BatchInput(Body):
+    job_input_type: _Text
+    uri: str | None = None
+    value: object = None
+
+
+class _BatchOutput(Body):
+    job_output_type: _Text
+    uri: str | None = None
+
+
+class BatchJobProperties(Body):
+    """What invoking a batch endpoint sends."""
+
+    name: str | None = None
+    input_data: dict[str, _BatchInput] | None = None
+    output_data: dict[str, _BatchOutput] | None = None
+    mini_batch_size: Annotated[int, Field(ge=1)] | None = None
+    error_threshold: int | None = None
+    output_file_name: str | None = None
+    properties: dict[str, object] | None = None
+
+
 class _JobDefinition(Body):
     job_type: _Text
 

@@ -15,6 +15,8 @@ from moorage.wire.bodies import read
 
 ENDPOINTS = "batchEndpoints"
 DEPLOYMENTS = "batchEndpoints/deployments"
+# The header by which a request names a deployment.
+_PIN = "azureml-model-deployment"
 _ENDPOINT = W + "/batchEndpoints/{name}"
 _DEPLOYMENT = W + "/batchEndpoints/{parent}/deployments/{name}"
 # What batch clients ask for the jobs of an endpoint (contract 6).
@@ -67,7 +69,17 @@ async def _delete_endpoint(call: Call) -> Answer:
 
 
 async def _invoke(call: Call) -> Answer:
-    await call.services.store.read(lambda tx: tx.resources.get(call.key(ENDPOINTS)))
+    """Refused, once what is sent has been found to be an invocation of something that is there."""
+    if call.body:
+        read(kept.BatchJobProperties, call.properties())
+    pinned = call.request.headers.get(_PIN, "")
+
+    def look(tx: Transaction) -> None:
+        endpoint = tx.resources.get(call.key(ENDPOINTS))
+        if pinned:
+            tx.resources.get(ResourceKey(call.workspace, DEPLOYMENTS, pinned, endpoint.name))
+
+    await call.services.store.read(look)
     raise later.refusal(later.BATCH_INVOKE, target=call.names["name"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -117,17 +117,33 @@ def load(
     Raises:
         Invalid: every problem found, one line each, in `details` too.
     """
+    root = _changed(text, name, changes, options or {})
+    _refuse_other_kinds(kind, root)
+    return _checked(_shape(kind, root), root, Document(kind, {}, name, folder))
+
+
+def load_invocation(
+    text: str | None, *, name: str, folder: Path, changes: Sequence[Change] = (), options: Manifest | None = None
+) -> Document:
+    """What `invoke` of a batch endpoint is given, in a file and by options; as `load`."""
+    return _checked(batch.INVOCATION, _changed(text, name, changes, options or {}), Document(Kind.BATCH_ENDPOINT, {}, name, folder))
+
+
+def _changed(text: str | None, name: str, changes: Sequence[Change], options: Manifest) -> Node:
     root = read(text, name) if text is not None else Node({}, "", "")
     settings.apply(root, changes)
-    for option, value in (options or {}).items():
+    for option, value in options.items():
         if isinstance(root.value, dict) and value is not None:
             root.value[option] = Node(value, str(value), f"--{option.replace('_', '-')}", quoted=True)
-    _refuse_other_kinds(kind, root)
+    return root
+
+
+def _checked(shape: Shape, root: Node, document: Document) -> Document:
     reading = Reading()
-    values = _shape(kind, root).read(root, (), reading)
+    values = shape.read(root, (), reading)
     if reading.findings or values is None:
         raise refuse(reading.findings)
-    return Document(kind, values, name, folder, reading.where)
+    return replace(document, values=values, where=reading.where)
 
 
 def fields(kind: Kind) -> frozenset[str]:
