@@ -104,7 +104,9 @@ class Verifier:
         if until <= now:
             raise Unauthenticated("The token has expired. Get a new one with online-endpoint get-credentials.", code="TokenExpired")
         if claims.audience != self._terms.audience:
-            raise Forbidden("The token is for another endpoint. Get one of this with online-endpoint get-credentials.", code="TokenOfAnotherEndpoint")
+            raise Forbidden(
+                "The token is for another endpoint. Get one of this with online-endpoint get-credentials.", code="TokenOfAnotherEndpoint"
+            )
         # A later generation than the cluster has heard of is as good: only the service can have signed it.
         if claims.generation < self._terms.generation:
             raise Unauthenticated("The token was revoked. Get a new one with online-endpoint get-credentials.", code="TokenRevoked")

@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from moorage.server import gateway, operations
 from moorage.server.arm import Route
 from moorage.server.engine.engine import workload_engine
-from moorage.server.images.engine import image_builds
 from moorage.server.engine.signers import signers
+from moorage.server.images.engine import image_builds
 from moorage.server.resources import (
     batch,
     clusters,
@@ -42,9 +42,9 @@ ROUTES: tuple[tuple[Route, ...], ...] = (
     me.ROUTES,
     datastores.ROUTES,
     curated.ROUTES,
+    registries.ROUTES,
     codes.ROUTES,
     models.ROUTES,
-    registries.ROUTES,
     data.ROUTES,
     components.ROUTES,
     uploads.ROUTES,
