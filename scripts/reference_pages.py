@@ -219,7 +219,7 @@ def _members(kind: type[enum.Enum]) -> dict[str, str]:
 
 def reasons() -> str:
     parts = ["Why a job or deployment is in its state, in the words of `status.reason` and of its conditions; `…` stands for what varies."]
-    for title, packages in (("Jobs", ("training",)), ("Endpoints and deployments", ("inference",)), ("Both", ("specs",))):
+    for title, packages in (("Jobs", ("training", "podside/mpi")), ("Endpoints and deployments", ("inference",)), ("Both", ("specs",))):
         rows = [(f"`{each.name}`", _context(each), each.message) for package in packages for each in source.reasons(package)]
         parts += [f"## {title}", table(("reason", "phase or condition", "message"), rows)]
     recorded: dict[tuple[str, str], list[str]] = {}

@@ -1,4 +1,5 @@
-"""Puts the scoring server, and the pure Python packages it borrows, into a folder that the user's interpreter can run from."""
+"""Puts what runs in the user's container into a folder that the user's interpreter can run from: the scoring server with the pure Python packages it
+borrows, and what starts MPI jobs."""
 
 from __future__ import annotations
 
@@ -12,18 +13,32 @@ from moorage.errors import MoorageError
 BORROWED = ("uvicorn", "h11", "click")
 
 
+# The shell that mpirun calls: a program by itself.
+_SHELL = "rsh"
+
+
+def install_mpi(folder: Path) -> None:
+    """Copy `moorage_mpi` into `folder`, which exists; a repeat replaces what an interrupted one left."""
+    _copy(Path(__file__).parent / "mpi", folder / "moorage_mpi")
+    # A wheel need not keep what may be executed.
+    (folder / "moorage_mpi" / _SHELL).chmod(0o755)
+
+
 def install_scoring(folder: Path) -> None:
     """Copy `moorage_scoring` and the borrowed packages into `folder`; a repeat replaces what an interrupted one left."""
     sources = {"moorage_scoring": Path(__file__).parent / "scoring", **{name: _package(name) for name in BORROWED}}
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in sources.items():
-        part = folder / f".{name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(source, part)
-        target = folder / name
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
+        _copy(source, folder / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    if target.exists():
+        shutil.rmtree(target)
+    part.rename(target)
 
 
 def _package(name: str) -> Path:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from time import sleep
 
 from moorage.errors import Invalid
-from moorage.specs.distribution import Layout, log_name, variables
+from moorage.podside.install import install_mpi
+from moorage.specs.distribution import Layout, launcher_port, log_name, variables
 
 _LOOK_AGAIN = timedelta(milliseconds=200)
 _START = Path(__file__).with_name("start.sh")
@@ -30,7 +31,7 @@ class Gate:
         annotation: the file that the node keeps like the pod's annotation; empty while there is none.
         index: the pod's completion index.
         port: where process 0 listens.
-        to: folder for `instance.sh` (variables), `peers.json` (the annotation) and `start.sh`, which runs the command.
+        to: folder for `instance.sh` (variables), `peers.json` (the annotation) and what runs the command: `start.sh`, or for MPI `moorage_mpi`.
         logs: folder for the output of processes other than the pod's first.
     """
 
@@ -54,8 +55,13 @@ def wait(found: Layout, gate: Gate) -> None:
     gate.to.mkdir(parents=True, exist_ok=True)
     gate.logs.mkdir(parents=True, exist_ok=True)
     (gate.to / "peers.json").write_text(text, encoding="utf-8")
-    (gate.to / "instance.sh").write_text(_assignments(found, gate, variables(found, addresses, gate.index, gate.port)), encoding="utf-8")
-    shutil.copyfile(_START, gate.to / "start.sh")
+    lines = _assignments(variables(found, addresses, gate.index, gate.port))
+    lines += _mpi(addresses, gate) if found.type == "Mpi" else _logs(found, gate)
+    (gate.to / "instance.sh").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if found.type == "Mpi":
+        install_mpi(gate.to)
+    else:
+        shutil.copyfile(_START, gate.to / "start.sh")
     print(f"All {found.pods} instances are there: {' '.join(addresses)}", flush=True)
 
 
@@ -71,10 +77,16 @@ def _addresses(text: str, found: Layout) -> list[str]:
     return addresses
 
 
-def _assignments(found: Layout, gate: Gate, known: Mapping[str, str]) -> str:
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in known.items()]
-    lines += [
+def _assignments(known: Mapping[str, str]) -> list[str]:
+    return [f"export {name}={shlex.quote(value)}" for name, value in known.items()]
+
+
+def _mpi(addresses: Sequence[str], gate: Gate) -> list[str]:
+    return [f"peers={shlex.quote(','.join(addresses))}", f"index={gate.index}", f"port={launcher_port(gate.port)}"]
+
+
+def _logs(found: Layout, gate: Gate) -> list[str]:
+    return [
         f"log_{local}={shlex.quote(str(gate.logs / log_name(found.rank(gate.index, local), found.world)))}"
         for local in range(found.processes)
     ]
-    return "\n".join(lines) + "\n"

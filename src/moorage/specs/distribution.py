@@ -102,6 +102,15 @@ def port(uid: str, attempt: int) -> int:
     return _FIRST_PORT + int(digest(uid, str(attempt), length=8), 16) % (_LAST_PORT - _FIRST_PORT + 1)
 
 
+def launcher_port(meeting: int) -> int:
+    """Where rank 0's instance of an MPI job waits for the others; their processes may meet at `meeting` as in any other job."""
+    return _beside(meeting, 1)
+
+
+def _beside(meeting: int, number: int) -> int:
+    return _FIRST_PORT + (meeting - _FIRST_PORT + number) % (_LAST_PORT - _FIRST_PORT + 1)
+
+
 def index_of(pod: Manifest) -> int | None:
     """A pod's completion index; None where it has none."""
     metadata = pod["metadata"]
@@ -134,6 +143,9 @@ def variables(found: Layout, addresses: Sequence[str], index: int, meeting: int)
         # The original's documentation reads it in scripts for MPI and Lightning.
         "AZ_BATCH_MASTER_NODE": f"{addresses[0]}:{meeting}",
     }
+    if found.type == "Mpi":
+        # MPICH gives the variables of rank 0's instance to all processes: of those that differ there can be none.
+        del known["NODE_RANK"]
     return known | ({"TF_CONFIG": _tf_config(found, addresses, index, meeting)} if found.type == "TensorFlow" else {})
 
 
@@ -142,10 +154,7 @@ def _tf_config(found: Layout, addresses: Sequence[str], index: int, meeting: int
 
     Every server listens on a port of its own, since pods may share their machine's ports.
     """
-    places = [
-        f"{address}:{_FIRST_PORT + (meeting - _FIRST_PORT + number) % (_LAST_PORT - _FIRST_PORT + 1)}"
-        for number, address in enumerate(addresses)
-    ]
+    places = [f"{address}:{_beside(meeting, number)}" for number, address in enumerate(addresses)]
     cluster: dict[str, Sequence[str]] = {"worker": places[: found.workers]}
     if found.pods > found.workers:
         cluster["ps"] = places[found.workers :]
