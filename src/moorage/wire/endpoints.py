@@ -45,9 +45,7 @@ def read_endpoint(raw: object) -> EndpointProperties:
         )
     endpoint = read(EndpointProperties, raw)
     if endpoint.auth_mode.lower().replace("_", "") not in _AUTH_MODES:
-        raise Invalid(
-            f"properties.authMode: '{endpoint.auth_mode}' is unknown. Use Key or AMLToken.", target="properties.authMode"
-        )
+        raise Invalid(f"properties.authMode: '{endpoint.auth_mode}' is unknown. Use Key or AMLToken.", target="properties.authMode")
     return endpoint
 
 
