@@ -106,7 +106,7 @@ BLOB = "$schema: https://x/azureBlob.schema.json\nname: archive\ntype: azure_blo
 def test_what_nothing_acts_on_is_told_when_it_is_sent_and_stands_in_the_run_history(
     agent: Agent, client: Client, moorage: Run, tmp_path: Path
 ) -> None:
-    path = document(tmp_path, JOB + "identity: {type: managed}\nresources: {docker_args: --rm}\noutputs: {model: {name: registered}}\n")
+    path = document(tmp_path, JOB + "identity: {type: managed}\nresources: {docker_args: --rm}\noutputs: {model: {mode: direct}}\n")
     code, out, err = moorage("job", "create", "-f", path, "-n", "asking", "--set", "environment.name=mine")
     assert code == 0, err
     told = [line.removeprefix("warning: ") for line in err.splitlines() if line.startswith("warning: ")]
@@ -114,7 +114,7 @@ def test_what_nothing_acts_on_is_told_when_it_is_sent_and_stands_in_the_run_hist
         "environment.name",
         "identity",
         "resources.docker_args",
-        "outputs.model.name",
+        "outputs.model.mode",
     ]
     assert json.loads(out)["identity"] == {"type": "managed"} and json.loads(out)["resources"]["docker_args"] == "--rm", "stored as sent"
     for view in ("", "/details"):

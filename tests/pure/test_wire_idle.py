@@ -26,7 +26,7 @@ _MODEL = f"path type flavors.*.* stage datastore {_WORDS}"
 ACTED_ON = {
     Kind.JOB: f"type name display_name experiment_name description tags.* properties.* code command compute environment environment_variables.* limits.timeout "
     "distribution.type distribution.process_count_per_instance distribution.worker_count distribution.parameter_server_count "
-    "inputs.* inputs.*.type inputs.*.path inputs.*.value inputs.*.datastore outputs.*.type outputs.*.path "
+    "inputs.* inputs.*.type inputs.*.path inputs.*.value inputs.*.datastore outputs.*.type outputs.*.path outputs.*.name outputs.*.version "
     f"resources.instance_type resources.instance_count resources.shm_size {' '.join(f'environment.{each}' for each in _ENVIRONMENT.split())}",
     Kind.ENVIRONMENT: _ENVIRONMENT,
     Kind.MODEL: _MODEL,
@@ -121,7 +121,7 @@ ASKING = [
     (Kind.JOB, JOB | {"resources": {"max_instance_count": 2}}, ["resources.max_instance_count"]),
     (Kind.JOB, JOB | {"resources": {"properties": {"a": {"b": 1}}}}, ["resources.properties"]),
     (Kind.JOB, JOB | {"inputs": {name: {"path": "azureml:d:1", "mode": "direct"} for name in "abcde"}}, ["inputs.a.mode, inputs.b.mode, inputs.c.mode and 2 more"]),
-    (Kind.JOB, JOB | {"outputs": {"o": {"mode": "direct", "name": "n", "version": "1"}}}, ["outputs.o.mode", "outputs.o.name, outputs.o.version"]),
+    (Kind.JOB, JOB | {"outputs": {"o": {"mode": "direct", "name": "n", "version": "1"}}}, ["outputs.o.mode"]),
     (Kind.ENVIRONMENT, {"name": "e", "image": "i", "os_type": "windows"}, ["os_type"]),
     (Kind.ENVIRONMENT, {"name": "e", "image": "i", "inference_config": {"scoring_route": {"port": 1, "path": "/"}}}, ["inference_config"]),
     (Kind.DATASTORE, {"name": "d", "type": "azure_blob", "account_name": "a", "container_name": "c"}, ["account_name"]),

@@ -117,10 +117,6 @@ FIELDS: Sequence[Idle] = (
         "job", "outputs.*.mode", "properties.outputs.*.mode", "stored; what is written to the output's folder is uploaded",
         "nothing is mounted yet", "Write files to the output's path.", _one_of("ReadWriteMount", "Upload"),
     ),
-    Idle(
-        "job", "outputs.*.name|version", "properties.outputs.*.assetName|assetVersion", "stored; the output is kept, and not registered",
-        "outputs are not registered when a job ends yet", "Register it with the path azureml://jobs/JOB/outputs/OUTPUT once the job has ended.",
-    ),
     *(
         Idle(
             noun, "environment.name|version", "", "not sent", "an environment inside another document is registered without a name of its own",
