@@ -69,7 +69,8 @@ async def import_inputs(services: Services, workspace: Workspace, job: Mapping[s
     Raises:
         Invalid: a mapped address has no file, or leads out of its folder.
     """
-    urls = await services.store.read(lambda tx: _addresses(tx, workspace, job))
+    uris = _uris(job)
+    urls = await services.store.read(lambda tx: _addresses(tx, workspace, uris)) if uris else {}
     if not urls:
         return
     known = await asyncio.to_thread(read_map, services.settings.url_map) if services.settings.url_map else UrlMap()
@@ -82,14 +83,17 @@ async def import_inputs(services: Services, workspace: Workspace, job: Mapping[s
         await services.store.write(lambda tx, url=url, found=found: _note(tx, workspace, url, found))  # type: ignore[misc]
 
 
-def _addresses(tx: Transaction, workspace: Workspace, job: Mapping[str, object]) -> dict[str, str]:
+def _uris(job: Mapping[str, object]) -> dict[str, str]:
+    """What a job's inputs name, by the field."""
     inputs = job.get("inputs")
+    found = {name: item.get("uri") for name, item in inputs.items() if isinstance(item, dict)} if isinstance(inputs, dict) else {}
+    return {f"properties.inputs.{name}.uri": uri for name, uri in found.items() if isinstance(uri, str) and uri.strip()}
+
+
+def _addresses(tx: Transaction, workspace: Workspace, uris: Mapping[str, str]) -> dict[str, str]:
+    """The web addresses among them and behind them, each with a field that names it."""
     found: dict[str, str] = {}
-    for name, item in inputs.items() if isinstance(inputs, dict) else ():
-        uri = item.get("uri") if isinstance(item, dict) else None
-        if not isinstance(uri, str) or not uri.strip():
-            continue
-        target = f"properties.inputs.{name}.uri"
+    for target, uri in uris.items():
         reference = parse_reference(uri, target=target)
         if isinstance(reference, AssetReference):
             reference = _asset(tx, workspace, reference, target) or reference

@@ -34,9 +34,13 @@ class Clusters:
     def find(self, arm_id: str) -> Cluster | None:
         return self._one(_BY_ARM_ID, values(arm_key=arm_id.lower()))
 
-    def get(self, id: str) -> Cluster:
+    def known(self, id: str) -> Cluster | None:
         """By registration id."""
-        found = self._one(_BY_ID, values(id=id))
+        return self._one(_BY_ID, values(id=id))
+
+    def get(self, id: str) -> Cluster:
+        """By registration id; NotFound when it is not registered, or no more."""
+        found = self.known(id)
         if found is None:
             raise NotFound(f"Cluster '{id}' is not registered.", code="ResourceNotFound", target=id)
         return found

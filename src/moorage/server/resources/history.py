@@ -13,7 +13,7 @@ from moorage.identity.roles import Action
 from moorage.server.arm import Answer, Call, Route, W
 from moorage.server.engine.jobs import state_of
 from moorage.server.images import builds
-from moorage.server.resources.jobs import TYPE, clusters_by_id, edit, waiting
+from moorage.server.resources.jobs import TYPE, cluster_of, edit, waiting
 from moorage.server.resources.references import FACADE
 from moorage.specs.image_build import BUILD_LOG
 from moorage.specs.manifest import Manifest
@@ -35,7 +35,7 @@ _ASSET_ID = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+
 async def _details(call: Call) -> Answer:
     def read(tx: Transaction) -> tuple[Resource, str, str, list[str]]:
         job = tx.resources.get(call.key(TYPE))
-        return job, waiting(job, clusters_by_id(tx), call), _build_log(tx, job), _own_logs(tx, job)
+        return job, waiting(job, cluster_of(tx, job), call), _build_log(tx, job), _own_logs(tx, job)
 
     job, why, building, own = await call.services.store.read(read)
     state = state_of(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from moorage.clock import rfc3339, rfc3339_micro
 from moorage.errors import Conflict
@@ -48,8 +48,9 @@ async def _put(call: Call) -> Answer:
         current = tx.resources.find(key)
         check_preconditions(call, current)
         stored = submit(tx, key) if current is None else _edit(tx, current, raw)
-        builds.require_builder(call.services.settings, stored, target="properties.environmentId")
-        return stored, waiting(stored, clusters_by_id(tx), call), current is None
+        if current is None:
+            builds.require_builder(call.services.settings, stored, target="properties.environmentId")
+        return stored, waiting(stored, cluster_of(tx, stored), call), current is None
 
     stored, why, created = await call.services.store.write(write, actor=call.user.name)
     return Answer(render(call, stored, why), 201 if created else 200, {"ETag": stored.etag})
@@ -184,7 +185,7 @@ def edit(tx: Transaction, job: Resource, fields: Manifest) -> Resource:
 async def _get(call: Call) -> Answer:
     def read(tx: Transaction) -> tuple[Resource, str]:
         job = tx.resources.get(call.key(TYPE))
-        return job, waiting(job, clusters_by_id(tx), call)
+        return job, waiting(job, cluster_of(tx, job), call)
 
     job, why = await call.services.store.read(read)
     return Answer(render(call, job, why), 200, {"ETag": job.etag})
@@ -195,8 +196,8 @@ async def _list(call: Call) -> Answer:
 
     def read(tx: Transaction) -> tuple[list[tuple[Resource, str]], bool]:
         jobs, more = _filtered(tx, call, page)
-        clusters = clusters_by_id(tx)
-        return [(each, waiting(each, clusters, call)) for each in jobs], more
+        clusters = {each.id: each for each in tx.clusters.list()}
+        return [(each, waiting(each, clusters.get(str(each.state.get("cluster"))), call)) for each in jobs], more
 
     jobs, more = await call.services.store.read(read)
     link = next_link(call, jobs[-1][0].sequence) if more and jobs else None
@@ -290,16 +291,16 @@ def delete_logs(tx: Transaction, job: Resource, logs: Sequence[str]) -> None:
         tx.blobs.delete(container, join(folder, each))
 
 
-def clusters_by_id(tx: Transaction) -> dict[str, Cluster]:
-    return {each.id: each for each in tx.clusters.list()}
+def cluster_of(tx: Transaction, job: Resource) -> Cluster | None:
+    """The cluster that a job which has not ended runs on; None when it is not registered any more."""
+    return None if state_of(job).is_terminal else tx.clusters.known(str(job.state.get("cluster")))
 
 
-def waiting(job: Resource, clusters: Mapping[str, Cluster], call: Call) -> str:
+def waiting(job: Resource, cluster: Cluster | None, call: Call) -> str:
     """Why a job is not running yet: its cluster is away, or what the cluster's scheduler says."""
     state = state_of(job)
     if state.is_terminal:
         return ""
-    cluster = clusters.get(str(job.state.get("cluster")))
     away = _away(cluster, call) if cluster is not None else ""
     return builds.why(job, call.services.settings) or away or state.waiting
 
