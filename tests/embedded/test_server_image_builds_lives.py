@@ -13,6 +13,7 @@ from tests.embedded.image_builder_peers import NAMES, Builder, ended, image_of, 
 from tests.embedded.server_workloads_peers import WS, running
 from tests.fixtures.process import serving
 
+pytest_plugins = ["tests.fixtures.postgres"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
@@ -56,9 +57,9 @@ async def test_a_service_that_stops_ends_the_builder_and_the_next_one_builds_ane
             assert (await image_of(agent, "one")).startswith("registry.test/")
 
 
-async def test_two_processes_of_the_service_build_an_image_once(tmp_path: Path, builder: Builder) -> None:
+async def test_two_processes_of_the_service_build_an_image_once(tmp_path: Path, builder: Builder, database_url: str) -> None:
     settings: dict[str, Any] = {"image_builder": str(builder.path)}
-    async with running(tmp_path / "home", **settings) as one, running(tmp_path / "home", **settings) as two:
+    async with running(tmp_path / "home", database_url, **settings) as one, running(tmp_path / "home", database_url, **settings) as two:
         await one.seed()
         agent = await one.attached()
         await register(one, "e2", {"Dockerfile": builder.dockerfile("echo begun", builder.waits("gate"), NAMES)})

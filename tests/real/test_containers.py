@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +32,7 @@ from tests.real.node_containers.check import check
 from tests.real.node_containers.images import PLAIN, REQUIREMENTS, SKLEARN
 from tests.real.node_containers.join import BUILDING, prepare
 from tests.real.workspace import TRAINING, Workspace, served_workspace
-from tests.stack.conftest import EXAMPLE, KUBECTL
+from tests.stack.conftest import EXAMPLE, KUBECTL, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -174,8 +176,10 @@ def test_nodes_have_no_way_out_and_the_machine_keeps_its_settings(plane: Plane) 
 def workspace(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A workspace with the extension installed and the cluster attached; its service listens where pods reach it."""
     folder = tmp_path_factory.mktemp("containers")
+    builder = [sys.executable, "-m", "tests.real.node_containers.image_builder", str(plane.machine.folder), str(len(NODES))]
+    command = shlex.join(["env", f"PYTHONPATH={ROOT}", *builder, PLAIN, str(images.plain_image())])
     try:
-        with served_workspace(folder / "home", plane.layout.kubeconfig, HOST) as workspace:
+        with served_workspace(folder / "home", plane.layout.kubeconfig, HOST, {"MOORAGE_IMAGE_BUILDER": command}) as workspace:
             workspace.kubectl("create", "namespace", NAMESPACE)
             workspace.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
             workspace.install()
@@ -228,6 +232,19 @@ def test_an_image_that_has_all_it_needs_trains_without_an_environment(workspace:
     (example / "image-only.yml").write_text(yaml.safe_dump(job))
     ran = workspace.ok("job", "create", "-f", str(example / "image-only.yml"), "--name", "image-only", "--stream", timeout=600)
     assert "accuracy on the held-out ones" in ran.out
+
+
+def test_an_image_is_built_from_its_context_and_the_job_runs_in_it(workspace: Workspace, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {PLAIN}\nCOPY --chmod=755 greet /usr/local/bin/greet\n")
+    (context / "greet").write_text("#!/bin/sh\necho greetings from the image\n")
+    workspace.ok("environment", "create", "--name", "greeting", "--version", "1", "--build-context", str(context))
+    job = {"type": "command", "command": "greet", "environment": "azureml:greeting:1", "compute": "azureml:local"}
+    (tmp_path / "job.yml").write_text(yaml.safe_dump(job))
+    ran = workspace.ok("job", "create", "-f", str(tmp_path / "job.yml"), "--name", "greeting", "--stream", timeout=600)
+    assert "STEP COPY --chmod=755 greet /usr/local/bin/greet" in ran.out and "greetings from the image" in ran.out
+    assert status(workspace, "greeting") == "Completed"
 
 
 def test_the_model_is_served_and_scores(workspace: Workspace, example: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -119,10 +119,11 @@ class Workspace:
 
 
 @contextmanager
-def served_workspace(folder: Path, kubeconfig: Path, host: str = _HOST) -> Iterator[Workspace]:
-    """The service over a state folder of its own, stopped at the end."""
+def served_workspace(folder: Path, kubeconfig: Path, host: str = _HOST, settings: Mapping[str, str] | None = None) -> Iterator[Workspace]:
+    """The service over a state folder of its own, with further settings if given; stopped at the end."""
     (port,) = free_ports(1)
     workspace = Workspace(Home(folder), port, kubeconfig, host)
+    workspace.environment |= dict(settings or {})
     try:
         workspace.start()
         yield workspace

@@ -170,16 +170,19 @@ async def build(command: tuple[str, ...], place: Workplace, dockerfile: str, nam
 
 
 async def _run(words: list[str], place: Workplace, environment: Mapping[str, str], log: BuildLog) -> int:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", shim.__file__, str(GRACE_SECONDS), *words),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=dict(environment),
-        cwd=place.folder,
-        start_new_session=True,
-        pass_fds=(place.lock,),
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", shim.__file__, str(GRACE_SECONDS), *words),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(environment),
+            cwd=place.folder,
+            start_new_session=True,
+            pass_fds=(place.lock,),
+        )
+    except OSError as error:
+        raise Invalid(f"the builder cannot be started: {error.strerror}. Submit again.", code="ImageBuildFailed") from error
     assert process.stdin is not None and process.stdout is not None
     ended = asyncio.ensure_future(_ended(process, process.stdout, log))
     try:

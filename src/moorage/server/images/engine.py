@@ -61,7 +61,8 @@ class _Engine:
                     if await self._look(bell):
                         # A lease of a process that died ends without a bell.
                         wait = _BEAT
-                except Unavailable as error:
+                except MoorageError as error:
+                    # The database is away, or another process was faster; everything is found again at the next look.
                     _log.warning("image builds wait: %s", error.message)
                 await bell.wait(wait)
 
