@@ -7,6 +7,7 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from router_peers import DIGEST, SHORT, Request, answer, ok, read_message, repli
 from moorage.router.metrics import exposition
 from moorage.router.server import Limits
 from moorage.specs.routing import DeploymentRoute, EndpointRoute, RoutingTable
+
+LONG = timedelta(seconds=120)
 
 
 async def test_a_request_with_the_key_is_scored_and_leaves_one_log_line() -> None:
@@ -129,6 +132,25 @@ async def test_a_refused_connection_is_tried_on_another_replica() -> None:
         for _ in range(6):
             assert (await served.ask()).status == 200
         assert served.router.metrics.retries >= 1
+
+
+async def test_a_connection_that_is_over_when_it_begins_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    create = loop.create_connection
+
+    async def over(*arguments: Any, **options: Any) -> Any:
+        transport, connection = await create(*arguments, **options)
+        if arguments[1:] == first.address:
+            transport.abort()
+            while connection.open or connection._transport is not None:
+                await asyncio.sleep(0)
+        return transport, connection
+
+    async with replica() as first, replica() as second:
+        async with router(table(first.address, second.address, queue_wait=LONG, timeout=LONG)) as served:
+            monkeypatch.setattr(loop, "create_connection", over)
+            assert [(await served.ask()).status for _ in range(2)] == [200, 200]
+            assert served.router.metrics.retries >= 1 and len(second.requests) == 2 and not first.requests
 
 
 async def test_a_kept_connection_that_the_replica_closed_is_replaced_unnoticed() -> None:

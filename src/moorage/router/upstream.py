@@ -200,6 +200,9 @@ async def connect(replica: Replica, loop: asyncio.AbstractEventLoop) -> Upstream
     """A fresh connection; OSError or TimeoutError when the replica does not answer within CONNECT_SECONDS."""
     async with asyncio.timeout(CONNECT_SECONDS):
         _, connection = await loop.create_connection(lambda: UpstreamConnection(replica, loop), *replica.address)
+    if not connection.open:
+        # Seen on uvloop: it is over before we hear that it began, and whoever took it would wait for its end in vain.
+        raise ConnectionResetError("the connection was closed at once")
     return connection
 
 
