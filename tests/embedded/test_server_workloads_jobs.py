@@ -94,7 +94,6 @@ async def test_an_old_sdk_gets_its_pascal_case(service: Service) -> None:
 
 REFUSED: list[tuple[dict[str, object], str]] = [
     ({"computeId": WS.child("computes", "nope")}, "no compute 'nope' (it has: local)"),
-    ({"computeId": WS.child("computes", "serverless")}, "There is no serverless compute here"),
     ({"resources": {"instanceType": "huge"}}, "no instance type 'huge'. It has: defaultinstancetype, small"),
     ({"environmentId": "azureml:AzureML-sklearn-9.9:3"}, "has, nearest first: sklearn-"),
     ({"environmentId": WS.child("environments", "e", "versions", "9")}, "environments 'e:9' does not exist; it has versions 1"),
@@ -130,9 +129,24 @@ async def test_the_sdks_mark_for_local_means_the_compute_of_that_name(service: S
         assert "Local" not in created["services"], "the SDK would run it on its own machine"
         await agent.has("j_1")
     await service.call("PUT", "jobs/j_1", marked)
-    del marked["properties"]["resources"]
-    refused = await service.call("PUT", "jobs/j_2", marked, status=400)
-    assert refused["error"]["target"] == "properties.computeId"
+
+
+async def test_a_job_that_names_no_compute_goes_to_serverless_else_to_the_only_one(service: Service) -> None:
+    bare = job_body()
+    del bare["properties"]["computeId"]
+    none = await service.call("PUT", "jobs/j0", bare, status=400)
+    assert "no compute is named, and the workspace has none yet." in none["error"]["message"]
+    await service.attached()
+    assert (await service.call("PUT", "jobs/j1", bare, status=201))["properties"]["computeId"] == WS.child("computes", "local")
+    named = job_body(computeId=WS.child("computes", "serverless"))
+    assert (await service.call("PUT", "jobs/j2", named, status=201))["properties"]["computeId"] == WS.child("computes", "local")
+    await service.call("PUT", "jobs/j2", named)
+    await service.attached("other")
+    refused = await service.call("PUT", "jobs/j3", bare, status=400)
+    assert refused["error"]["target"] == "properties.computeId" and refused["error"]["code"] == "ComputeNotFound"
+    assert "the workspace has 2 (local, other). Name one (compute: azureml:NAME), or attach a cluster" in refused["error"]["message"]
+    await service.attached("serverless")
+    assert (await service.call("PUT", "jobs/j3", bare, status=201))["properties"]["computeId"] == WS.child("computes", "serverless")
 
 
 async def test_the_output_of_one_job_is_the_input_of_the_next(service: Service) -> None:

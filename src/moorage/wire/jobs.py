@@ -80,7 +80,7 @@ class CommandJob(Body):
     job_type: Literal["Command"]
     command: Annotated[str, StringConstraints(min_length=1)]
     environment_id: Annotated[str, StringConstraints(min_length=1)]
-    compute_id: Annotated[str, StringConstraints(min_length=1)]
+    compute_id: str = ""
     code_id: str | None = None
     display_name: str | None = None
     experiment_name: str | None = None

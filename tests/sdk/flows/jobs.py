@@ -22,6 +22,7 @@ from azure.ai.ml.entities import (
 )
 from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from flows.distributed import REDUCE, SERVED
 from flows.expect import names, raises, until
 
 ENDED = ("Completed", "Failed", "Canceled")
@@ -323,48 +324,6 @@ def every_field_of_a_job_comes_back(place) -> None:
         # Whether it can run in this cluster is another test's matter; it ends, and says how.
         if ended(place, submitted.name) != "Completed":
             raises(JobException, "", streamed, place, submitted.name)
-
-
-REDUCE = """
-import os, socket, time
-rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-if rank == 0:
-    with socket.create_server(place) as server:
-        others = [server.accept()[0] for _ in range(world - 1)]
-    total = sum(int(each.recv(100)) for each in others)
-    for each in others:
-        each.sendall(str(total).encode())
-else:
-    while True:
-        try:
-            connection = socket.create_connection(place)
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-    connection.sendall(str(rank).encode())
-    total = int(connection.recv(100))
-print(f"process {rank} of {world}: {total}")
-"""
-SERVED = """
-import json, os, socket, time
-config = json.loads(os.environ["TF_CONFIG"])
-role, index = config["task"]["type"], config["task"]["index"]
-host, port = config["cluster"]["ps"][0].split(":")
-if role == "ps":
-    server = socket.create_server((host, int(port)))
-    while True:
-        connection = server.accept()[0]
-        connection.sendall(b"weights")
-        connection.close()
-while True:
-    try:
-        connection = socket.create_connection((host, int(port)))
-        break
-    except ConnectionRefusedError:
-        time.sleep(0.1)
-print(f"worker {index} of {len(config['cluster']['worker'])} has {connection.recv(100).decode()}")
-"""
 
 
 def processes_of_a_distributed_job_work_together(place) -> None:

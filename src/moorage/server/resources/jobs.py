@@ -14,7 +14,7 @@ from moorage.server.engine.objects import TOPIC, lingering, name_of, unwant, wan
 from moorage.server.images import builds
 from moorage.server.images.release import start_job
 from moorage.server.paging import Page, next_link, page_of
-from moorage.server.resources.placement import Place, compute_name, find_place
+from moorage.server.resources.placement import SERVERLESS, Place, compute_name, find_place
 from moorage.server.resources.references import Resolver
 from moorage.specs.computes import Connectivity, choose_instance_type, connectivity
 from moorage.specs.jobs import JobStatus, check_job_name
@@ -105,7 +105,8 @@ def _submit(tx: Transaction, key: ResourceKey, raw: Manifest, job: CommandJob) -
     chosen = choose_instance_type(wanted or _default_type(place), place.types, target="properties.resources.instanceType")
     assets = resolve(tx, key, job)
     experiment = job.experiment_name or DEFAULT_EXPERIMENT
-    body: Manifest = {"properties": {**raw, "experimentName": experiment, "displayName": job.display_name or key.name}}
+    compute = {} if _names_compute(job.compute_id) else {"computeId": key.workspace.child("computes", place.compute.name)}
+    body: Manifest = {"properties": {**raw, **compute, "experimentName": experiment, "displayName": job.display_name or key.name}}
     manifest = training_job(
         place.placement, key.name, job.model_copy(update={"experiment_name": experiment}), assets, instance_type=chosen.name
     )
@@ -123,6 +124,10 @@ def _submit(tx: Transaction, key: ResourceKey, raw: Manifest, job: CommandJob) -
     }
     stored = tx.resources.create(key, body, state=state, archived=job.is_archived)
     return start_job(tx, stored, place.cluster.id, manifest, assets.environment)
+
+
+def _names_compute(text: str) -> bool:
+    return compute_name(text) not in ("", SERVERLESS)
 
 
 def _default_type(place: Place) -> str | None:
@@ -156,7 +161,9 @@ def resolve(tx: Transaction, key: ResourceKey, job: CommandJob) -> JobAssets:
 def _edit(tx: Transaction, current: Resource, raw: Manifest) -> Resource:
     """A second PUT of the same job: new words about it are taken, a new definition is refused."""
     before = current.properties
-    changed = sorted(field for field in {*raw, *before} - set(_EDITABLE) - _ANSWERED if not _same(field, raw.get(field), before.get(field)))
+    # It was chosen when the job was submitted.
+    left = {*raw, *before} if _names_compute(str(raw.get("computeId") or "")) else {*raw, *before} - {"computeId"}
+    changed = sorted(field for field in left - set(_EDITABLE) - _ANSWERED if not _same(field, raw.get(field), before.get(field)))
     if changed:
         raise Conflict(
             f"Job '{current.name}' exists already with another {', '.join(changed)}. Submit it under a new name.",

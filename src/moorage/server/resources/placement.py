@@ -14,6 +14,10 @@ from moorage.store import Cluster, Resource, ResourceKey, Transaction
 from moorage.wire.manifests import Placement
 
 
+# As the original calls compute that belongs to nobody; here it is a name that a compute target can have.
+SERVERLESS = "serverless"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A usable compute target.
@@ -39,21 +43,35 @@ def compute_name(text: str) -> str:
 def find_place(tx: Transaction, workspace: Workspace, text: str, *, target: str) -> Place:
     """The compute a workload names.
 
+    One that names none means what the original calls serverless: the compute of that name, and where there is none the workspace's only one.
+
+    Args:
+        text: its id or name; "" and `serverless` for none.
+
     Raises:
-        Invalid: unknown (with the list), serverless, or not (yet) attached.
+        Invalid: unknown (with the list), none named of several, or not (yet) attached.
         Conflict: being detached.
     """
-    name = compute_name(text)
+    name = compute_name(text) or SERVERLESS
     compute = tx.resources.find(ResourceKey(workspace, "computes", name))
-    if compute is None:
-        names = ", ".join(tx.resources.names(workspace, "computes")) or "none yet"
-        hint = "There is no serverless compute here. " if name == "serverless" else ""
+    if compute is not None:
+        return place_of(tx, compute, target=target)
+    known = tx.resources.names(workspace, "computes")
+    names = ", ".join(known) or "none yet"
+    if name != SERVERLESS:
         raise Invalid(
-            f"{target}: the workspace has no compute '{name}' (it has: {names}). {hint}Name one of these, or attach a cluster (compute attach).",
+            f"{target}: the workspace has no compute '{name}' (it has: {names}). Name one of these, or attach a cluster (compute attach).",
             code="ComputeNotFound",
             target=target,
         )
-    return place_of(tx, compute, target=target)
+    if len(known) != 1:
+        raise Invalid(
+            f"{target}: no compute is named, and the workspace has {len(known) or 'none yet'}{f' ({names})' if known else ''}. Name one "
+            f"(compute: azureml:NAME), or attach a cluster under the name {SERVERLESS}: what names no compute goes there.",
+            code="ComputeNotFound",
+            target=target,
+        )
+    return place_of(tx, tx.resources.get(ResourceKey(workspace, "computes", known[0])), target=target)
 
 
 def place_of(tx: Transaction, compute: Resource, *, target: str) -> Place:
