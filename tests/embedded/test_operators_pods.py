@@ -112,7 +112,7 @@ import os, pathlib, sys
 data = pathlib.Path(sys.argv[1]).read_text()
 out = pathlib.Path(sys.argv[2])
 (out / "model.txt").write_text(f"{data} {sys.argv[3]} {os.environ['AZUREML_RUN_ID']}")
-pathlib.Path("outputs").joinpath("note").write_text(sys.prefix)
+pathlib.Path("outputs").joinpath("note").write_text(" ".join([sys.prefix, *sys.path]))
 print("trained")
 """
 
@@ -135,7 +135,8 @@ async def test_a_job_fetches_trains_and_stores(world: World) -> None:
     status = await world.finished("j1")
     assert (status["phase"], status["exitCode"]) == ("Completed", 0), status
     assert world.store.blobs["c/out/model/model.txt"] == b"1,2 7 j"
-    assert b"/moorage/environments/" in world.store.blobs["a/run/j/outputs/note"]
+    note = world.store.blobs["a/run/j/outputs/note"]
+    assert note.startswith(b"/mnt/azureml/.python ") and b" /moorage/environments/" in note
     pod = status["pods"][0]["name"]
     log = b"".join([chunk async for chunk in world.cluster.logs(NAMESPACE, pod, LogOptions(container="main"))])
     assert log == b"trained\n"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import subprocess
 import sys
 import threading
-import zipfile
 from pathlib import Path
 
 import pytest
+from tests.fixtures.wheels import wheel
 
 from moorage.errors import Invalid, MoorageError
 from moorage.podside.environment import READY, prepare
+from moorage.specs import workload
 from moorage.specs.environment import SUBSTITUTE, environment_hash
 from moorage.specs.manifest import Manifest
 
@@ -22,21 +21,7 @@ from moorage.specs.manifest import Manifest
 def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "wheels"
     folder.mkdir()
-    contents = {
-        "tinypkg/__init__.py": "VALUE = 42\n",
-        "tinypkg-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tinypkg\nVersion: 1.0\n",
-        "tinypkg-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "tinypkg-1.0.dist-info/entry_points.txt": "[console_scripts]\ntiny = tinypkg:print_it\n",
-    }
-    contents["tinypkg/__init__.py"] += "def print_it():\n    print('tiny', VALUE)\n"
-    record = [
-        f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}"
-        for name, text in contents.items()
-    ]
-    contents["tinypkg-1.0.dist-info/RECORD"] = "\n".join([*record, "tinypkg-1.0.dist-info/RECORD,,"]) + "\n"
-    with zipfile.ZipFile(folder / "tinypkg-1.0-py3-none-any.whl", "w") as wheel:
-        for name, text in contents.items():
-            wheel.writestr(name, text)
+    wheel(folder, "tinypkg", "1.0")
     # As on nodes of ours; what the others do stands in test_podside_interpreter.py.
     monkeypatch.setenv("MOORAGE_INTERPRETER", "shared")
     monkeypatch.setenv("UV_OFFLINE", "1")
@@ -131,3 +116,41 @@ def test_an_exact_python_gives_way_to_its_minor_version(tmp_path: Path, capsys: 
     wanted = plan(conda=f"dependencies: ['python={minor}.99']")
     prepare(wanted, tmp_path / "root")
     assert f"Python {minor}.99 is not available; another Python {minor} is used" in capsys.readouterr().out
+
+
+def test_what_a_job_installs_lies_above_the_shared_environment(tmp_path: Path, wheels: Path) -> None:
+    root, wanted, installs = tmp_path / "root", plan("tinypkg==1.0"), tmp_path / "work" / ".python"
+    installs.parent.mkdir()
+    prepare(wanted, root)
+    environment = root / str(wanted["environment"]["hash"])
+    before = sorted(path.name for path in next(environment.glob("lib/*/site-packages")).iterdir())
+    wheel(wheels, "tinypkg", "2.0", value=43)
+    wheel(wheels, "morepkg", "1.0", value=7)
+
+    def job(command: str) -> str:
+        given = {"hash": wanted["environment"]["hash"], "pip": ["tinypkg==1.0"]}
+        text = workload.with_environment(given, command, installs=str(installs)).replace(workload.ENVIRONMENTS_FOLDER, str(root))
+        done = subprocess.run(["/bin/sh", "-c", text], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    install = f"pip install --quiet --disable-pip-version-check --no-index --find-links {wheels}"
+    assert job("tiny; python -c 'import sys, tinypkg; print(tinypkg.VALUE, sys.prefix)'") == f"tiny 42\n42 {installs}\n"
+    assert job(f"{install} morepkg tinypkg==1.0 && more && tiny") == "more 7\ntiny 42\n", "what is there already is not installed again"
+    assert job(f"{install} tinypkg==2.0 && tiny && more") == "tiny 43\nmore 7\n"
+    assert run(root, wanted, "tiny") == "tiny 42"
+    assert sorted(path.name for path in next(environment.glob("lib/*/site-packages")).iterdir() if path.name != "__pycache__") == before
+
+
+def test_processes_of_one_pod_may_make_the_place_for_installs_together(tmp_path: Path) -> None:
+    root, wanted, installs = tmp_path / "root", plan("tinypkg==1.0"), tmp_path / ".python"
+    prepare(wanted, root)
+    environment = root / str(wanted["environment"]["hash"])
+    command = [str(environment / "bin" / "python"), "-I", str(environment / "overlay.py"), str(installs)]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert [path.name for path in tmp_path.glob(".python*")] == [".python"]
+    made = subprocess.run(
+        [installs / "bin" / "python", "-c", "import tinypkg; print(tinypkg.VALUE)"], capture_output=True, text=True, check=True
+    )
+    assert made.stdout == "42\n"

@@ -6,13 +6,16 @@ that no pod has asked for in a long time shows in the age of its `.moorage-ready
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from time import monotonic
 
 from moorage.errors import MoorageError
+from moorage.podside import overlay
 from moorage.podside.installer import Uv, explained
 from moorage.podside.locks import held
 from moorage.podside.requirements import Requirements, loosened, read
@@ -56,6 +59,18 @@ def prepare(plan: Manifest, root: Path) -> str:
     return _notice(target)
 
 
+def _let_jobs_install(environment: Path) -> None:
+    """What a job needs to install more for itself (`overlay.py`): pip, from the wheel that Python carries, unless the environment has its own."""
+    shutil.copy(Path(overlay.__file__), environment / "overlay.py")
+    (packages,) = (environment / "lib").glob("python*/site-packages")
+    found = importlib.util.find_spec("ensurepip")
+    bundled = sorted((Path(found.origin).parent / "_bundled").glob("pip-*.whl")) if found and found.origin else []
+    # Distributions that take ensurepip apart have no wheel there; pip is then what the user's image has.
+    if bundled and not any(packages.glob("pip-*.dist-info")):
+        with zipfile.ZipFile(bundled[-1]) as wheel:
+            wheel.extractall(packages)
+
+
 def _notice(target: Path) -> str:
     text = (target / READY).read_text(encoding="utf-8")
     return str(json.loads(text).get("notice") or "") if text else ""
@@ -97,6 +112,7 @@ def _build(root: Path, target: Path, name: str, requirements: Requirements) -> N
             uv.install_nearest(building, loosened(requirements.lines))
         elif requirements.lines:
             uv.install(building, requirements.lines)
+        _let_jobs_install(building)
         record = {"name": name, "python": version, "requirements": list(requirements.lines), "notice": notice}
         (building / READY).write_text(json.dumps(record, indent=1), encoding="utf-8")
         building.rename(target)

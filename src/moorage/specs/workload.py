@@ -87,12 +87,24 @@ def environment_plan(environment: Manifest) -> Manifest | None:
     }
 
 
-def with_environment(environment: Manifest, command: str) -> str:
-    """Shell text that runs the command with the prepared environment first on PATH."""
+def with_environment(environment: Manifest, command: str, *, installs: str = "") -> str:
+    """Shell text that runs the command with the prepared environment first on PATH.
+
+    Args:
+        installs: the folder that takes what the command installs with pip; none by default.
+    """
     key = prepared(environment)
     if not key:
         return command
-    return f'export PATH="{ENVIRONMENTS_FOLDER}/{key}/bin:$PATH" VIRTUAL_ENV="{ENVIRONMENTS_FOLDER}/{key}"\n{command}'
+    folder = f"{ENVIRONMENTS_FOLDER}/{key}"
+    lines = [f'export PATH="{folder}/bin:$PATH" VIRTUAL_ENV="{folder}"']
+    if installs:
+        # Environments of earlier versions have no such file.
+        lines += [
+            f'if [ -f "{folder}/overlay.py" ] && python -I "{folder}/overlay.py" "{installs}"; then',
+            f'export PATH="{installs}/bin:$PATH" VIRTUAL_ENV="{installs}"; fi',
+        ]
+    return "\n".join([*lines, command])
 
 
 def variables(values: Mapping[str, str]) -> list[Manifest]:

@@ -12,6 +12,8 @@ from moorage.specs.manifest import Manifest
 
 WORK_FOLDER = "/mnt/azureml"
 CODE_FOLDER = f"{WORK_FOLDER}/code"
+# Takes what the command installs with pip, above the prepared environment, which is shared and read-only.
+INSTALLS_FOLDER = f"{WORK_FOLDER}/.python"
 # What processes of a job of several need to find each other, and the output of those beyond a pod's first.
 PEERS_FOLDER = f"{WORK_FOLDER}/.peers"
 USER_LOGS_FOLDER = f"{WORK_FOLDER}/user_logs"

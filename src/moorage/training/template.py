@@ -11,7 +11,7 @@ from moorage.specs.distribution import Layout
 from moorage.specs.manifest import Manifest
 from moorage.specs.quantities import parse_quantity
 from moorage.training.claims import Claims
-from moorage.training.plan import CODE_FOLDER, WORK_FOLDER, input_values, output_values
+from moorage.training.plan import CODE_FOLDER, INSTALLS_FOLDER, WORK_FOLDER, input_values, output_values
 
 UPLOAD_CONTAINER = "upload"
 # Given after the command has ended to store what is left, and to a cancelled command that ignores SIGTERM: long enough for
@@ -70,7 +70,7 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
     main = {
         "name": workload.MAIN_CONTAINER,
         "image": environment.get("image") or workload.DEFAULT_IMAGE,
-        "command": ["/bin/sh", "-c", command.literal(workload.with_environment(environment, text))],
+        "command": ["/bin/sh", "-c", command.literal(workload.with_environment(environment, text, installs=INSTALLS_FOLDER))],
         "workingDir": CODE_FOLDER,
         "env": workload.variables({**security.variables(restricted, WORK_FOLDER), **_variables(spec)}),
         "resources": instance.resources(),

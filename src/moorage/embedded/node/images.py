@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,17 +26,48 @@ class Images:
     Args:
         component: PATH of our own containers.
         default: PATH of all others.
+        interpreter: the Python of all others.
         inherited: further variables that every container starts with.
         keep: host folders that must stay visible whatever is mounted over them.
     """
 
     component: str
     default: str
+    interpreter: str
     inherited: tuple[tuple[str, str], ...] = ()
     keep: tuple[str, ...] = ()
 
-    def path(self, image: str) -> str:
-        return self.component if is_component(image) else self.default
+    def path(self, image: str, own: Path) -> str:
+        """PATH of a container. One of somebody else's image gets a Python in the folder `own`: what it installs is its own, as a container's is."""
+        if is_component(image):
+            return self.component
+        _layer(own, Path(self.interpreter))
+        return f"{own / 'bin'}:{self.default}"
+
+
+def _layer(folder: Path, interpreter: Path) -> None:
+    """An environment above the machine's Python, which sees the packages there and leaves them as they are."""
+    if (folder / "pyvenv.cfg").exists():
+        return
+    making = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    making.chmod(0o755)
+    (making / "bin").mkdir()
+    minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    (making / "lib" / minor / "site-packages").mkdir(parents=True)
+    configuration = f"home = {interpreter.parent}\ninclude-system-site-packages = true\nversion = {sys.version.split()[0]}\n"
+    (making / "pyvenv.cfg").write_text(configuration, encoding="utf-8")
+    for name in ("python", "python3", minor):
+        (making / "bin" / name).symlink_to(interpreter)
+    for name in ("pip", "pip3"):
+        (making / "bin" / name).write_text('#!/bin/sh\nexec "${0%/*}/python" -m pip "$@"\n', encoding="utf-8")
+        (making / "bin" / name).chmod(0o755)
+    try:
+        making.rename(folder)
+    except OSError:
+        # Another container of the pod was faster, and has made the same.
+        shutil.rmtree(making)
+        if not (folder / "pyvenv.cfg").exists():
+            raise
 
 
 def is_component(image: str) -> bool:
@@ -67,6 +99,7 @@ def of_this_installation(folder: Path) -> Images:
     return Images(
         component=":".join([str(own), *machine]),
         default=":".join([str(base), str(folder), *machine]),
+        interpreter=str(real if real.exists() else shutil.which("python3") or sys.executable),
         inherited=tuple((name, os.environ[name]) for name in _NETWORK if name in os.environ),
         keep=tuple(sorted(keep - {"/", "/usr"})),
     )

@@ -153,7 +153,7 @@ def _base_environment(container: Manifest, around: Surroundings, place: Place, m
     host, port = machine.api
     env = {
         **dict(machine.images.inherited),
-        "PATH": machine.images.path(container.get("image", "")),
+        "PATH": machine.images.path(container.get("image", ""), home / ".python"),
         "HOME": str(home),
         "HOSTNAME": around.pod["spec"].get("hostname") or around.pod["metadata"]["name"],
         "LANG": os.environ.get("LANG", "C.UTF-8"),
