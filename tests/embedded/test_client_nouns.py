@@ -107,6 +107,8 @@ def test_what_nothing_acts_on_is_told_when_it_is_sent_and_stands_in_the_run_hist
     agent: Agent, client: Client, moorage: Run, tmp_path: Path
 ) -> None:
     path = document(tmp_path, JOB + "identity: {type: managed}\nresources: {docker_args: --rm}\noutputs: {model: {mode: direct}}\n")
+    err = moorage("job", "validate", "-f", path, "--set", "environment.name=mine")[2]
+    validated = [line.removeprefix("warning: ") for line in err.splitlines() if line.startswith("warning: ")]
     code, out, err = moorage("job", "create", "-f", path, "-n", "asking", "--set", "environment.name=mine")
     assert code == 0, err
     told = [line.removeprefix("warning: ") for line in err.splitlines() if line.startswith("warning: ")]
@@ -116,6 +118,7 @@ def test_what_nothing_acts_on_is_told_when_it_is_sent_and_stands_in_the_run_hist
         "resources.docker_args",
         "outputs.model.mode",
     ]
+    assert validated == told
     assert json.loads(out)["identity"] == {"type": "managed"} and json.loads(out)["resources"]["docker_args"] == "--rm", "stored as sent"
     for view in ("", "/details"):
         run = client.get(f"/history/v1.0{client.workspace.id}/runs/asking{view}")

@@ -189,13 +189,18 @@ def update(session: Session, name: str, changes: Changes, tags: tuple[str, ...],
 def validate(session: Session, file: str, changes: tuple[str, ...]) -> Manifest:
     """Check a job's document without submitting it: its fields, the files it names, and the assets and compute of the workspace.
 
-    Exit code 2 when something is wrong, with one line for each problem.
+    Exit code 2 when something is wrong, with one line for each problem. What nothing acts on is named as a warning.
     """
     from moorage.client.assets import check
-    from moorage.wire.documents.document import Kind
+    from moorage.wire import idle
+    from moorage.wire.documents.document import Kind, body, uses
 
     document = session.document(Kind.JOB, file, changes)
     check(session.client, document)
+    # What the references stand for does not matter to the fields that nothing acts on.
+    job = body(document, session.client.workspace, {use.field: "azureml:any:1" for use in uses(document)})
+    for message in (*idle.kept("jobs", job), *idle.warnings("jobs", job)):
+        session.warn(message)
     return {"result": "Succeeded", "errors": []}
 
 
