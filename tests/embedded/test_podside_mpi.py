@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from moorage.podside.install import install_mpi
-from moorage.podside.mpi import wire
+from moorage.podside.mpi import settings, wire
 
 KEY = "what the test's instances know"
 # Starting Open MPI takes a second or two of a machine that does nothing else.
@@ -230,6 +230,13 @@ echo "status $?"
     assert "300000\n" in output and "on 1\n" in output, output
     assert [line for line in output.splitlines() if line.startswith("status")] == ["status 5", "status 255"], output
     assert "There is no instance 'instance-2'" in output
+
+
+def test_instances_of_one_machine_are_told_from_those_of_several() -> None:
+    assert settings.together(["127.0.0.2", "127.0.0.3", "127.0.0.4"])
+    # RFC 5737: addresses for documentation, which no machine has.
+    assert not settings.together(["127.0.0.2", "203.0.113.7"])
+    assert not settings.together(["127.0.0.2"])
 
 
 # The connections themselves

@@ -89,15 +89,17 @@ def test_the_code_that_runs_in_images_needs_no_newer_python_than_it_says() -> No
 
 
 @pytest.mark.parametrize(
-    ("peers", "slots", "machines"),
+    ("peers", "shared", "slots", "machines"),
     [
-        (["10.0.0.1", "10.0.0.2"], "localhost slots=2\ninstance-1 slots=2\n", "10.0.0.1:2\ninstance-1:2\n"),
-        (["127.16.0.2", "127.16.0.3"], "localhost slots=2\ninstance-1 slots=2\n", "localhost:2\ninstance-1:2\n"),
-        (["10.0.0.1"], "localhost slots=2\n", "10.0.0.1:2\n"),
+        (["10.0.0.1", "10.0.0.2"], False, "localhost slots=2\ninstance-1 slots=2\n", "10.0.0.1:2\ninstance-1:2\n"),
+        (["127.16.0.2", "127.16.0.3"], True, "localhost slots=2\ninstance-1 slots=2\n", "localhost:2\ninstance-1:2\n"),
+        (["10.0.0.1"], False, "localhost slots=2\n", "10.0.0.1:2\n"),
     ],
 )
-def test_the_files_of_hosts_name_every_instance_so_that_none_is_taken_for_this_machine(peers: list[str], slots: str, machines: str) -> None:
-    assert settings.host_files(peers, 2) == {settings.SLOTS: slots, settings.MACHINES: machines}
+def test_the_files_of_hosts_name_every_instance_so_that_none_is_taken_for_this_machine(
+    peers: list[str], shared: bool, slots: str, machines: str
+) -> None:
+    assert settings.host_files(peers, 2, shared=shared) == {settings.SLOTS: slots, settings.MACHINES: machines}
 
 
 @pytest.mark.parametrize(
@@ -109,10 +111,10 @@ def test_only_names_of_instances_are_instances(name: str, index: int | None) -> 
 
 
 def test_the_users_variables_go_before_what_is_only_suggested() -> None:
-    suggested = settings.suggested("10.0.0.1", {"I_MPI_PIN": "on"})
+    suggested = settings.suggested({"I_MPI_PIN": "on"}, shared=False)
     assert "I_MPI_PIN" not in suggested and suggested["OMPI_MCA_hwloc_base_binding_policy"] == "none"
     assert not any("btl" in name for name in suggested)
-    assert settings.suggested("127.16.0.2", {})["OMPI_MCA_btl"] == "self,tcp"
+    assert settings.suggested({}, shared=True)["OMPI_MCA_btl"] == "self,tcp"
 
 
 def test_every_implementation_is_told_of_hosts_and_shell() -> None:

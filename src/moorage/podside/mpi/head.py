@@ -38,7 +38,7 @@ def run(place: Place, command: str, processes: int) -> int:
         )
     folder = Path(tempfile.mkdtemp(prefix="mpi-"))
     try:
-        for name, text in settings.host_files(place.peers, processes).items():
+        for name, text in settings.host_files(place.peers, processes, shared=settings.together(place.peers)).items():
             (folder / name).write_text(text, encoding="utf-8")
         return _Head(place, [mpirun, "-n", str(processes * len(place.peers)), "/bin/sh", "-c", command], folder).run()
     finally:
@@ -99,7 +99,7 @@ class _Head:
         return {index: peer for index, peer in enumerate(self._place.peers) if index and index not in self._instances}
 
     def _start(self) -> None:
-        environment = {**os.environ, **settings.suggested(self._place.address, os.environ)}
+        environment = {**os.environ, **settings.suggested(os.environ, shared=settings.together(self._place.peers))}
         environment.update(settings.forced(self._folder, Path(__file__).parent / "rsh", len(self._place.peers)))
         environment.update(shell.variables(self._place))
         self._process = process = subprocess.Popen(self._arguments, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)

@@ -6,7 +6,7 @@ MVAPICH (`HYDRA_*`), Intel MPI (`I_MPI_*`).
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,17 +28,25 @@ def index_of(name: str, count: int) -> int | None:
     return int(number)
 
 
-def own_machine(address: str) -> str:
-    """The name of rank 0's instance for Hydra, which tells it to the others to connect to: its address, or localhost where all share a machine."""
-    return "localhost" if _loopback(address) else address
+def together(peers: Sequence[str]) -> bool:
+    """Whether this machine has the addresses of several instances, as on the embedded cluster, whose pods are processes of one machine."""
+    return len(peers) > 1 and all(map(_ours, peers[:2]))
 
 
-def host_files(peers: Sequence[str], processes: int) -> dict[str, str]:
-    """The files of hosts by name, in each implementation's form; rank 0's instance runs `mpirun` and comes first."""
+def host_files(peers: Sequence[str], processes: int, *, shared: bool) -> dict[str, str]:
+    """The files of hosts by name, in each implementation's form; rank 0's instance runs `mpirun` and comes first.
+
+    Args:
+        peers: the addresses of all instances, by index.
+        processes: how many run on each.
+        shared: the instances are on one machine.
+    """
     others = [host(index) for index in range(1, len(peers))]
+    # Hydra tells the others this name to connect to; Open MPI tells nobody.
+    own = "localhost" if shared else peers[0]
     return {
         SLOTS: "".join(f"{name} slots={processes}\n" for name in ("localhost", *others)),
-        MACHINES: "".join(f"{name}:{processes}\n" for name in (own_machine(peers[0]), *others)),
+        MACHINES: "".join(f"{name}:{processes}\n" for name in (own, *others)),
     }
 
 
@@ -73,12 +81,12 @@ def forced(folder: Path, shell: Path, count: int) -> dict[str, str]:
     }
 
 
-def suggested(address: str, environment: Mapping[str, str]) -> dict[str, str]:
+def suggested(environment: Mapping[str, str], *, shared: bool) -> dict[str, str]:
     """Variables that the user's own or the image's go before: what fits pods.
 
     Args:
-        address: the pod's.
         environment: the variables there are.
+        shared: the instances are on one machine.
     """
     found = {
         # Open MPI does not start where there is no home, as for a user whom the image does not know.
@@ -93,17 +101,21 @@ def suggested(address: str, environment: Mapping[str, str]) -> dict[str, str]:
         "PRTE_MCA_hwloc_default_binding_policy": "none",
         "I_MPI_PIN": "off",
     }
-    if _loopback(address):
-        # The embedded cluster: one machine is all of the nodes. Two of them would take the same names in its /dev/shm, and it has few cores.
+    if shared:
+        # Two instances would take the same names in the machine's /dev/shm, and it has few cores for all of them.
         found.update(
             {
                 "OMPI_MCA_btl": "self,tcp",
-                "OMPI_MCA_btl_tcp_if_include": "127.0.0.0/8",
                 "OMPI_MCA_mpi_yield_when_idle": "1",
             }
         )
     return {name: value for name, value in found.items() if name not in environment}
 
 
-def _loopback(address: str) -> bool:
-    return ipaddress.ip_address(address).is_loopback
+def _ours(address: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

@@ -186,7 +186,7 @@ class _Session:
 
 
 def _started(place: Place, command: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **settings.suggested(place.address, os.environ), **shell.variables(place)}
+    environment = {**os.environ, **settings.suggested(os.environ, shared=settings.together(place.peers)), **shell.variables(place)}
     arguments: Sequence[str] = ("/bin/sh", "-c", command)
     return subprocess.Popen(
         arguments,
