@@ -28,6 +28,7 @@ from moorage.cli.main import application, main
         ("online-deployment create -f d.yml --package-model", "no images are built here"),
         ("online-deployment create -f d.yml --with-package", "no images are built here"),
         ("compute create -n c --type ComputeInstance --size S", "machines belong to a Kubernetes cluster"),
+        ("compute update -n c --max-instances 4", "its own autoscaler adds and removes them"),
         ("compute start -n c", "they belong to the cluster"),
         ("compute delete -n c --yes", "`moorage compute detach` takes it off the workspace"),
         ("workspace create -n w --storage-account s", "the service keeps files itself"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -16,6 +18,7 @@ from moorage.cli.commands import (
     name_option,
     no_wait_option,
     refused_command,
+    refused_option,
     set_option,
     tag_changes,
     tags_option,
@@ -31,6 +34,14 @@ from moorage.wire.documents.edits import Changes
 
 computes = group("compute", "Attach clusters to the workspace as compute targets.")
 _IDENTITIES = {"systemassigned": "system_assigned", "userassigned": "user_assigned"}
+_SIZES = "how many nodes there are is the cluster's; its own autoscaler adds and removes them."
+
+
+def _identity_options(decorated: Callable[..., Any]) -> Callable[..., Any]:
+    # The original's commands take both spellings.
+    types = click.Choice(["SystemAssigned", "UserAssigned", "system_assigned", "user_assigned"], case_sensitive=False)
+    ids = click.option("--user-assigned-identities", metavar="IDS", help="Resource ids of identities, separated by commas.")
+    return click.option("--identity-type", type=types, help="Identity of its workloads.")(ids(decorated))
 
 
 @command(
@@ -48,10 +59,7 @@ _IDENTITIES = {"systemassigned": "system_assigned", "userassigned": "user_assign
 @click.option("--type", "-t", "type_", metavar="TYPE", help="Kubernetes; the only type there is.")
 @click.option("--resource-id", metavar="ID", help="Resource id of the cluster.")
 @click.option("--namespace", metavar="NAMESPACE", help="Namespace of all its workloads. Default: default.")
-@click.option(
-    "--identity-type", type=click.Choice(["SystemAssigned", "UserAssigned"], case_sensitive=False), help="Identity of its workloads."
-)
-@click.option("--user-assigned-identities", metavar="IDS", help="Resource ids of identities, separated by commas.")
+@_identity_options
 @click.option("--description", metavar="TEXT", help="What it is for.")
 @set_option()
 @no_wait_option()
@@ -83,7 +91,7 @@ def _identity(type_: str | None, ids: str | None) -> tuple[str, ...]:
         f"identity.user_assigned_identities[{index}]={id.strip()}" for index, id in enumerate(filter(None, (ids or "").split(",")))
     )
     start = ("identity.user_assigned_identities=[]",) if named else ()
-    return (f"identity.type={_IDENTITIES[type_.lower()]}", *start, *named)
+    return (f"identity.type={_IDENTITIES[type_.lower().replace('_', '')]}", *start, *named)
 
 
 @command(computes, "create", table="computes", examples=["moorage compute create --file compute.yml"])
@@ -114,10 +122,13 @@ create.context_settings = {**SETTINGS, "ignore_unknown_options": True}
 @command(computes, "update", table="computes", examples=["moorage compute update -n local --set tags.team=vision"])
 @name_option("compute target")
 @tags_option()
+@_identity_options
+@refused_option("--min-instances", "--max-instances", "--idle-time-before-scale-down", reason=_SIZES, is_flag=False)
 @edit_options
 @no_wait_option()
-def update(session: Session, name: str, tags: tuple[str, ...], changes: Changes, no_wait: bool) -> Manifest:
+def update(session: Session, name: str, tags: tuple[str, ...], changes: Changes, no_wait: bool, **options: str | None) -> Manifest:
     """Change the tags, description or identity of a compute target. Its cluster and namespace never change."""
+    changes = (*_identity(options["identity_type"], options["user_assigned_identities"]), *changes)
     path = session.client.path("computes", name)
     current = session.client.get(path)
     document = amended(Kind.COMPUTE, entities.compute(current), (*tag_changes(tags), *changes))
