@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.embedded.test_operators_pods import NAMESPACE, World, a_world, job
+from tests.sdk.flows.distributed import REDUCE, SERVED
 
 from moorage.errors import NotFound
 from moorage.kube.cluster import LogOptions
@@ -21,29 +22,12 @@ pytestmark = pytest.mark.timeout(400)
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 PATIENCE = timedelta(seconds=150)
-# Every process sends its number to process 0, which answers with the sum: an all-reduce in plain Python, so that the test needs no framework.
-REDUCE = """
-import json, os, pathlib, socket, time
-rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-if rank == 0:
-    with socket.create_server(place) as server:
-        others = [server.accept()[0] for _ in range(world - 1)]
-    total = sum(int(each.recv(100)) for each in others)
-    for each in others:
-        each.sendall(str(total).encode())
-else:
-    while True:
-        try:
-            connection = socket.create_connection(place)
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.05)
-    connection.sendall(str(rank).encode())
-    total = int(connection.recv(100))
-print(f"process {rank} of {world}, {local} of {os.environ['LOCAL_WORLD_SIZE']} on {os.environ['NODE_RANK']}: {total}")
-out = pathlib.Path("outputs")
-(out / f"rank-{rank}").write_text(json.dumps({name: os.environ.get(name) for name in ("RANK", "NODE_RANK", "AZUREML_NODE_COUNT", "AZUREML_RUN_ID")}))
+
+
+KEEP = """
+import json, pathlib
+known = {name: os.environ.get(name) for name in ("LOCAL_RANK", "NODE_RANK", "AZUREML_NODE_COUNT", "AZUREML_RUN_ID")}
+pathlib.Path("outputs", f"rank-{rank}").write_text(json.dumps(known))
 """
 
 
@@ -58,7 +42,7 @@ def several(command: str, instances: int = 2, **more: Any) -> Manifest:
 
 
 async def test_four_processes_on_two_instances_find_each_other(world: World) -> None:
-    world.store.blobs["c/code/reduce.py"] = REDUCE.encode()
+    world.store.blobs["c/code/reduce.py"] = (REDUCE + KEEP).encode()
     spec = several("python reduce.py", code={"uri": "c/code"}, distribution={"type": "PyTorch", "processCountPerInstance": 2})
     await world.submit(TRAINING_JOB, "sum", spec)
     status = await world.finished("sum")
@@ -66,12 +50,12 @@ async def test_four_processes_on_two_instances_find_each_other(world: World) -> 
     assert status["message"] == "The command succeeded on all 2 instances and its outputs are stored."
     assert [each["rank"] for each in status["pods"]] == [0, 1]
     logs = [await log_of(world, each["name"]) for each in status["pods"]]
-    assert logs == ["process 0 of 4, 0 of 2 on 0: 6\n", "process 2 of 4, 0 of 2 on 1: 6\n"]
+    assert logs == ["process 0 of 4: 6\n", "process 2 of 4: 6\n"]
     stored = {name: content for name, content in world.store.blobs.items() if name.startswith("a/run/j/")}
-    assert stored["a/run/j/user_logs/std_log_process_1.txt"] == b"process 1 of 4, 1 of 2 on 0: 6\n"
-    assert stored["a/run/j/user_logs/std_log_process_3.txt"] == b"process 3 of 4, 1 of 2 on 1: 6\n"
+    assert stored["a/run/j/user_logs/std_log_process_1.txt"] == b"process 1 of 4: 6\n"
+    assert stored["a/run/j/user_logs/std_log_process_3.txt"] == b"process 3 of 4: 6\n"
     assert {f"a/run/j/outputs/rank-{rank}" for rank in range(4)} <= stored.keys()
-    assert b'"NODE_RANK": "1", "AZUREML_NODE_COUNT": "2", "AZUREML_RUN_ID": "j"' in stored["a/run/j/outputs/rank-3"]
+    assert stored["a/run/j/outputs/rank-3"] == b'{"LOCAL_RANK": "1", "NODE_RANK": "1", "AZUREML_NODE_COUNT": "2", "AZUREML_RUN_ID": "j"}'
     group = await world.cluster.get(POD_GROUP, "sum", NAMESPACE)
     assert group["spec"]["minMember"] == 2
     pods = (await world.cluster.list(POD, NAMESPACE)).items
@@ -102,31 +86,9 @@ async def test_without_a_distribution_the_command_runs_once_on_each_instance_and
     assert status["message"].startswith("Instance 1: The command ended with exit code 137."), status
 
 
-SERVER = """
-import json, os, signal, socket, time
-config = json.loads(os.environ["TF_CONFIG"])
-role, index = config["task"]["type"], config["task"]["index"]
-host, port = config["cluster"]["ps"][0].split(":")
-if role == "ps":
-    server = socket.create_server((host, int(port)))
-    print("serving", flush=True)
-    while True:
-        connection = server.accept()[0]
-        connection.sendall(b"weights")
-        connection.close()
-while True:
-    try:
-        connection = socket.create_connection((host, int(port)))
-        break
-    except ConnectionRefusedError:
-        time.sleep(0.05)
-print(f"worker {index} of {len(config['cluster']['worker'])} has {connection.recv(100).decode()}")
-"""
-
-
 @pytest.mark.slow  # several pods of real processes each
 async def test_a_job_with_a_parameter_server_is_complete_when_its_workers_are(world: World) -> None:
-    world.store.blobs["c/code/server.py"] = SERVER.encode()
+    world.store.blobs["c/code/server.py"] = SERVED.encode()
     distribution = {"type": "TensorFlow", "workerCount": 2, "parameterServerCount": 1}
     await world.submit(TRAINING_JOB, "ps", several("python server.py", code={"uri": "c/code"}, distribution=distribution))
     status = await world.finished("ps")

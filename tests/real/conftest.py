@@ -19,7 +19,8 @@ from moorage.kube.cluster import Cluster
 from moorage.kube.kinds import NAMESPACE, SERVICE_ACCOUNT
 from moorage.kube.metadata import name_of
 from moorage.testing.world import until
-from tests.real.control_plane.binaries import Binaries, find, minors
+from tests.real.control_plane import volcano
+from tests.real.control_plane.binaries import Binaries, NoBinaries, find, minors
 from tests.real.control_plane.plane import Plane, default_folder
 from tests.real.guard import objection
 
@@ -85,6 +86,22 @@ def plane(real: RealCluster) -> Iterator[Plane]:
     yield plane
     if not before:
         plane.up(settings["minor"], unused, nodes=0)
+
+
+@pytest.fixture(scope="module")
+def volcano_runs(plane: Plane) -> Iterator[None]:
+    """Volcano beside the control plane."""
+    settings = plane.settings or {}
+    if settings.get("volcano"):
+        yield
+        return
+    try:
+        found = volcano.find()
+    except NoBinaries as error:
+        pytest.skip(f"no Volcano here (docs/how-to/test-on-kubernetes.md): {error}")
+    plane.up(settings["minor"], unused, volcano=found)
+    yield
+    plane.up(settings["minor"], unused, volcano=False)
 
 
 def unused() -> Binaries:

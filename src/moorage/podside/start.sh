@@ -72,7 +72,8 @@ attend() {
     echo "$process" >"$state/$LOCAL_RANK"
     # Whoever ends all processes has either read this file, or made the folder before.
     [ -d "$state/ending" ] && send TERM "$process"
-    wait "$process"
+    # Without the shell's own words about a signal.
+    wait "$process" 2>/dev/null
     code=$?
     # Its number may soon be another's.
     rm -f "$state/$LOCAL_RANK"
@@ -94,7 +95,7 @@ done
 for attendant in $attendants; do
     # A signal interrupts `wait`.
     while kill -s 0 "$attendant" 2>/dev/null; do
-        wait "$attendant"
+        wait "$attendant" 2>/dev/null
     done
 done
 [ -d "$state/ending" ] || exit 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stdout
+from pathlib import Path
 
 from azure.ai.ml import Input, MpiDistribution, Output, PyTorchDistribution, TensorFlowDistribution, command, load_job
 from azure.ai.ml.constants import AssetTypes, InputOutputModes, ListViewType
@@ -22,7 +23,7 @@ from azure.ai.ml.entities import (
 )
 from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from flows.distributed import REDUCE, SERVED
+from flows.distributed import RANKS, REDUCE, SERVED
 from flows.expect import names, raises, until
 
 ENDED = ("Completed", "Failed", "Canceled")
@@ -348,6 +349,20 @@ def processes_of_a_distributed_job_work_together(place) -> None:
         place.ml.jobs.download(submitted.name, download_path=str(folder), all=True)
         logs = files(folder / "artifacts" / "user_logs")
         assert (logs["std_log_process_0.txt"], logs[f"std_log_process_{rank}.txt"]) == (f"{lines[0]}\n", f"{lines[1]}\n"), logs
+
+
+def processes_of_an_mpi_job_work_together(place) -> None:
+    code = place.folder / "code"
+    code.mkdir()
+    (code / "main.py").write_text(RANKS)
+    # Images of the embedded cluster have no MPI; the environment of our own tests has one.
+    path = {"PATH": f"{Path(__file__).parents[3]}/.venv/bin:/usr/bin:/bin"}
+    distribution = MpiDistribution(process_count_per_instance=2)
+    whole = job("python main.py", code=str(code), distribution=distribution, instance_count=2, environment_variables=path)
+    submitted = place.ml.jobs.create_or_update(whole)
+    log = streamed(place, submitted.name)
+    assert ended(place, submitted.name) == "Completed", log
+    assert sorted(line for line in log.splitlines() if line.startswith("process ")) == [f"process {rank} of 4: 6" for rank in range(4)], log
 
 
 def counts_of_a_distributed_job_that_contradict_each_other_are_refused(place) -> None:
