@@ -49,5 +49,5 @@ RANKS = """
 from mpi4py import MPI
 world = MPI.COMM_WORLD
 total = world.allreduce(world.rank)
-print(f"process {world.rank} of {world.size}: {total}\\\\n", end="", flush=True)
+print(f"process {world.rank} of {world.size}: {total}\\n", end="", flush=True)
 """
