@@ -22,7 +22,7 @@ def builder(tmp_path: Path) -> Builder:
     return Builder(tmp_path / "builder")
 
 
-async def test_a_builder_that_is_gone_or_takes_too_long_is_told(tmp_path: Path, builder: Builder) -> None:
+async def test_a_builder_that_is_gone_or_takes_too_long_or_has_no_place_is_told(tmp_path: Path, builder: Builder) -> None:
     settings: dict[str, Any] = {"image_builder": str(builder.path), "image_build_timeout": "PT1S"}
     async with running(tmp_path / "home", **settings) as service:
         await service.seed()
@@ -35,6 +35,11 @@ async def test_a_builder_that_is_gone_or_takes_too_long_is_told(tmp_path: Path, 
         await service.call("PUT", "jobs/gone", job("slow"), status=201)
         failed = await ended(service, "gone")
         assert failed["moorage"]["reason"] == "ImageBuilderNotFound"
+    (tmp_path / "file").touch()
+    async with running(tmp_path / "home", image_builder="sh", image_build_folder=tmp_path / "file" / "builds") as service:
+        await service.call("PUT", "jobs/nowhere", job("slow"), status=201)
+        failed = await ended(service, "nowhere")
+        assert failed["moorage"]["reason"] == "ImageBuildFolderUnusable" and "MOORAGE_IMAGE_BUILD_FOLDER" in failed["moorage"]["message"]
 
 
 async def test_a_service_that_stops_ends_the_builder_and_the_next_one_builds_anew(tmp_path: Path, builder: Builder) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from moorage.errors import Invalid, Unavailable
 from moorage.server.images import shim
+from moorage.server.images.context import FULL
 from moorage.server.images.log import BuildLog
 from moorage.specs.image_build import RESULT_VARIABLE, builder_environment, printable, read_image, tail
 
@@ -95,7 +96,7 @@ async def workplace(parent: Path) -> AsyncIterator[Workplace]:
         raise Unavailable(
             f"No folder for image builds can be made in {parent}: {error.strerror}. Its operator has to correct that, or to choose another "
             "(MOORAGE_IMAGE_BUILD_FOLDER). Then submit again.",
-            code="InsufficientStorage",
+            code="InsufficientStorage" if error.errno in FULL else "ImageBuildFolderUnusable",
         ) from error
     try:
         yield place
