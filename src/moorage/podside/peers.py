@@ -20,6 +20,8 @@ from moorage.podside.install import install_mpi
 from moorage.specs.distribution import Layout, launcher_port, log_name, variables
 
 _LOOK_AGAIN = timedelta(milliseconds=200)
+# SIGKILL comes this long after SIGTERM: of the pod's grace most is left for storing outputs.
+_PATIENCE = timedelta(seconds=30)
 _START = Path(__file__).with_name("start.sh")
 
 
@@ -49,7 +51,7 @@ def wait(found: Layout, gate: Gate) -> None:
         Invalid: the annotation is not of the job's form.
     """
     print(f"Waiting for the other {found.pods - 1} of {found.pods} instances", flush=True)
-    while not (text := gate.annotation.read_text(encoding="utf-8")):
+    while not (text := _annotated(gate.annotation)):
         sleep(_LOOK_AGAIN.total_seconds())
     addresses = _addresses(text, found)
     gate.to.mkdir(parents=True, exist_ok=True)
@@ -63,6 +65,13 @@ def wait(found: Layout, gate: Gate) -> None:
     else:
         shutil.copyfile(_START, gate.to / "start.sh")
     print(f"All {found.pods} instances are there: {' '.join(addresses)}", flush=True)
+
+
+def _annotated(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""  # the node is just putting a newer version in its place
 
 
 def _addresses(text: str, found: Layout) -> list[str]:
@@ -86,7 +95,8 @@ def _mpi(addresses: Sequence[str], gate: Gate) -> list[str]:
 
 
 def _logs(found: Layout, gate: Gate) -> list[str]:
-    return [
+    lines = [
         f"log_{local}={shlex.quote(str(gate.logs / log_name(found.rank(gate.index, local), found.world)))}"
         for local in range(found.processes)
     ]
+    return [*lines, f"patience={_PATIENCE.total_seconds():.0f}"]

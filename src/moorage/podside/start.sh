@@ -6,12 +6,11 @@
 set -u
 command=$1
 folder=${0%/*}
+# Variables, the files for output, and how many seconds after SIGTERM comes SIGKILL (`patience`).
 . "$folder/instance.sh"
 state=$folder/processes
 mkdir "$state" || exit 1
 trap 'end 143 &' TERM
-# SIGKILL comes this many seconds after SIGTERM: of the pod's grace most is left for storing outputs.
-patience=30
 
 # A session of its own for each process, so that a signal reaches what the command has started too. Images without setsid (there are few) signal
 # the command's own process only.

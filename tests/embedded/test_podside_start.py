@@ -1,0 +1,123 @@
+"""`start.sh`: the processes of one instance in the shells that images have, and how they end together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moorage.errors import Invalid
+from moorage.podside import peers
+from moorage.podside.peers import Gate, wait
+from moorage.specs.distribution import Layout
+
+SHELLS = [found for name in ("dash", "bash") if (found := shutil.which(name))]
+# Enough for a machine that does ten other things.
+SECONDS = 60.0
+LAYOUT = Layout("PyTorch", 2, 2, 3)
+
+
+@pytest.fixture(params=SHELLS, ids=[Path(shell).name for shell in SHELLS])
+def shell(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the gate leaves on instance 1 of two with three processes each."""
+    (tmp_path / "annotation").write_text(json.dumps([{"pod": f"p-{index}", "address": f"10.0.0.{index}"} for index in range(2)]))
+    wait(LAYOUT, Gate(tmp_path / "annotation", 1, 20001, tmp_path / "peers", tmp_path / "logs"))
+    return tmp_path
+
+
+def begin(shell: str, folder: Path, command: str) -> subprocess.Popen[str]:
+    words = [shell, str(folder / "peers" / "start.sh"), command]
+    return subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_each_process_has_its_numbers_and_a_log_of_its_own(shell: str, folder: Path) -> None:
+    out, said = (
+        process := begin(shell, folder, 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR:$MASTER_PORT"')
+    ).communicate(timeout=SECONDS)
+    assert (process.returncode, out, said) == (0, "3/6 0/3 10.0.0.0:20001\n", "")
+    logs = {each.name: each.read_text() for each in (folder / "logs").iterdir()}
+    assert logs == {f"std_log_process_{rank}.txt": f"{rank}/6 {rank - 3}/3 10.0.0.0:20001\n" for rank in (4, 5)}
+
+
+def test_the_first_failure_ends_all_with_its_code_and_says_its_last_lines(shell: str, folder: Path) -> None:
+    # A child of the command's own too.
+    command = 'if [ "$LOCAL_RANK" = 2 ]; then echo oh no >&2; exit 7; fi; sleep 600 & echo $! >pid-$LOCAL_RANK; wait'
+    _, said = (process := begin(shell, folder, command)).communicate(timeout=SECONDS)
+    assert process.returncode == 7
+    assert "Process 5 ended with exit code 7. The last lines of user_logs/std_log_process_5.txt:\noh no\n" in said
+    for left in folder.glob("pid-*"):
+        until(lambda left=left: not alive(left))  # type: ignore[misc]
+
+
+def alive(file: Path) -> bool:
+    try:
+        os.kill(int(file.read_text()), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_killed_process_is_a_failure_of_its_signals_code(shell: str, folder: Path) -> None:
+    process = begin(shell, folder, 'if [ "$LOCAL_RANK" = 0 ]; then kill -9 $$; fi; exec sleep 600')
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == 137
+
+
+def test_sigterm_reaches_every_process(shell: str, folder: Path) -> None:
+    command = 'trap "echo told; exit 0" TERM; touch ready-$LOCAL_RANK; while :; do sleep 0.05; done'
+    process = begin(shell, folder, command)
+    until(lambda: len(list(folder.glob("ready-*"))) == LAYOUT.processes)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=SECONDS)
+    # The command's shell may speak of its `sleep` too, which was told as well.
+    assert process.returncode == 143
+    assert [each.splitlines()[-1:] for each in (out, *(log.read_text() for log in (folder / "logs").iterdir()))] == [["told"]] * 3
+
+
+def test_a_process_that_ignores_sigterm_is_killed(shell: str, folder: Path) -> None:
+    known = folder / "peers" / "instance.sh"
+    known.write_text(known.read_text() + "patience=1\n")
+    command = 'trap "" TERM; touch ready-$LOCAL_RANK; if [ "$LOCAL_RANK" = 1 ]; then until [ -e ready-0 ] && [ -e ready-2 ]; do sleep 0.02; done; exit 3; fi; while :; do sleep 0.05; done'
+    process = begin(shell, folder, command)
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == 3
+
+
+def test_the_gate_waits_for_its_peers_and_refuses_what_it_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotation = tmp_path / "annotation"
+    looks = []
+
+    def appear(seconds: float) -> None:
+        """The node's part, in the pause of the gate: no file yet, an empty one, the annotation."""
+        looks.append(seconds)
+        annotation.write_text("" if len(looks) == 1 else '[{"pod": "p", "address": "10.0.0.1"}]')
+
+    monkeypatch.setattr(peers, "sleep", appear)
+    gate = Gate(annotation, 0, 20000, tmp_path / "to", tmp_path / "logs")
+    wait(Layout("PyTorch", 1, 1, 1), gate)
+    assert len(looks) == 2
+    assert "export MASTER_ADDR=10.0.0.1\n" in (tmp_path / "to" / "instance.sh").read_text()
+    with pytest.raises(Invalid, match="names 1 peers; the job has 2 instances"):
+        wait(Layout("", 2, 2), gate)
+    annotation.write_text("nonsense")
+    with pytest.raises(Invalid, match="is not a JSON list of pods"):
+        wait(Layout("", 2, 2), gate)
