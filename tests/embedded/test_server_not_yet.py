@@ -114,6 +114,18 @@ async def test_a_schedule_is_kept_disabled_and_neither_enabled_nor_triggered(ser
     await service.call("GET", "schedules/s1", status=404)
 
 
+async def test_the_old_sdk_is_given_an_operation_to_ask_since_it_cannot_read_an_answer_twice(service: Service) -> None:
+    registry = WS.id.rpartition("/workspaces/")[0] + "/registries/azureml/environments/old/versions/1"
+    for path, body in ((f"{WS.id}/schedules/s1", SCHEDULE), (registry, {"image": "i:1"})):
+        for version, old in (("1.34.1", True), ("1.35.2", False)):
+            headers = {"User-Agent": f"azure-ai-ml/{version} azsdk-python"}
+            answer = await service.user.put(path, json={"properties": body}, headers=headers)
+            assert answer.status_code in ((202,) if old and path == registry else (200, 201)), answer.text
+            assert ("azure-asyncoperation" in answer.headers) is old
+            if old:
+                assert (await service.ended(answer.headers["azure-asyncoperation"].replace(service.url, "")))["status"] == "Succeeded"
+
+
 async def test_batch_endpoints_and_deployments_are_kept_and_refuse_to_score(service: Service) -> None:
     endpoint = {"location": "local", "tags": {"a": "b"}, "properties": {"authMode": "aadToken", "description": "d"}}
     created = await service.call("PUT", "batchEndpoints/batch", endpoint, status=201)

@@ -87,9 +87,10 @@ async def test_outputs_are_found_where_the_sdk_looks_and_named_ones_are_register
 async def test_an_old_sdk_gets_its_pascal_case(service: Service) -> None:
     await service.attached()
     await service.call("PUT", "jobs/j1", job_body(), status=201)
-    headers = {"User-Agent": "azure-ai-ml/1.26.3 azsdk-python-core"}
-    rundata = await service.call("POST", f"{HISTORY}/rundata", {"runId": "j1"}, headers=headers)
-    assert rundata["runMetadata"]["outputs"]["out"]["type"] == "UriFolder"
+    for version, expected in (("1.26.3", "UriFolder"), ("1.34.1", "UriFolder"), ("1.35.0", "uri_folder"), ("2.0.0", "uri_folder")):
+        headers = {"User-Agent": f"azure-ai-ml/{version} azsdk-python-core"}
+        rundata = await service.call("POST", f"{HISTORY}/rundata", {"runId": "j1"}, headers=headers)
+        assert rundata["runMetadata"]["outputs"]["out"]["type"] == expected, version
 
 
 REFUSED: list[tuple[dict[str, object], str]] = [

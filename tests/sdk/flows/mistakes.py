@@ -200,3 +200,5 @@ def of_endpoints_and_deployments(place) -> None:
         ("Deployment 'blue' still gets 100 % of the endpoint's traffic. Set its traffic to 0 first",),
         lambda: ml.online_deployments.begin_delete("blue", ENDPOINT),
     )
+    # As whoever comes next expects it.
+    give(place)

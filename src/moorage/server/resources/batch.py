@@ -7,9 +7,10 @@ from moorage.server.arm import Answer, Call, Route, W, check_preconditions, foun
 from moorage.server.arm import envelope as enveloped
 from moorage.server.paging import page_of, paged
 from moorage.server.resources.placement import find_place
+from moorage.server.sdk import conclude, through
 from moorage.specs.endpoints import check_deployment_name, check_endpoint_name
 from moorage.specs.manifest import Manifest
-from moorage.store import Resource, ResourceKey, Transaction
+from moorage.store import Operation, Resource, ResourceKey, Transaction
 from moorage.wire import kept, later
 from moorage.wire.bodies import read
 
@@ -105,16 +106,18 @@ async def _put_deployment(call: Call) -> Answer:
     raw = call.properties()
     deployment = read(kept.BatchDeploymentProperties, raw)
 
-    def write(tx: Transaction) -> tuple[Resource, bool]:
+    def write(tx: Transaction) -> tuple[Resource, bool, Operation | None]:
         key = call.key(DEPLOYMENTS)
         tx.resources.get(ResourceKey(call.workspace, ENDPOINTS, key.parent))
         check_preconditions(call, tx.resources.find(key))
         if deployment.compute:
             find_place(tx, call.workspace, deployment.compute, target="properties.compute")
-        return put(tx, key, {**call.body, "properties": {**raw, "properties": raw.get("properties") or {}}})
+        resource, created = put(tx, key, {**call.body, "properties": {**raw, "properties": raw.get("properties") or {}}})
+        return resource, created, conclude(tx, call, resource)
 
-    resource, created = await call.services.store.write(write, actor=call.user.name)
-    return found(resource, _deployment(resource), created=created, location=call.services.settings.location)
+    resource, created, operation = await call.services.store.write(write, actor=call.user.name)
+    answer = found(resource, _deployment(resource), created=created, location=call.services.settings.location)
+    return through(call, operation, answer)
 
 
 async def _get_deployment(call: Call) -> Answer:

@@ -13,12 +13,14 @@ from moorage.identity.roles import Action
 from moorage.ids import Workspace
 from moorage.server.arm import PROVIDER, Answer, Call, G, Handler, Route, envelope
 from moorage.server.authorization import require
+from moorage.server.operations import accepted
 from moorage.server.resources.assets import check_name, put_version
 from moorage.server.resources.environments import ENVIRONMENTS
 from moorage.server.resources.environments import ROUTES as OWN
+from moorage.server.sdk import conclude
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import CURATED_REGISTRY, RegistryReference
-from moorage.store import Resource, ResourceKey, Transaction
+from moorage.store import Operation, Resource, ResourceKey, Transaction
 from moorage.wire import curated
 from moorage.wire.assets import Environment, read_environment
 from moorage.wire.curated import Recipe, plain
@@ -203,7 +205,15 @@ async def _put_version(call: Call) -> Answer:
             target="properties.build",
         )
     key = ResourceKey(_HOLDER, _VERSIONS, version, name)
-    row, created = await call.services.store.write(lambda tx: put_version(tx, ENVIRONMENTS, key, call.body), actor=call.user.name)
+
+    def write(tx: Transaction) -> tuple[Resource, bool, Operation | None]:
+        row, created = put_version(tx, ENVIRONMENTS, key, call.body)
+        return row, created, conclude(tx, call, row)
+
+    row, created, operation = await call.services.store.write(write, actor=call.user.name)
+    if operation is not None:
+        # The old SDK takes no other answer than 202.
+        return accepted(call, operation)
     return Answer(_version(name, version, row.properties, row), 201 if created else 200)
 
 

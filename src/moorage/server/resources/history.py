@@ -15,6 +15,7 @@ from moorage.server.engine.jobs import state_of
 from moorage.server.images import builds
 from moorage.server.resources.jobs import TYPE, cluster_of, edit, waiting
 from moorage.server.resources.references import FACADE
+from moorage.server.sdk import is_old
 from moorage.specs.image_build import BUILD_LOG
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import DatastorePath, default_output, fill_name, parse_reference
@@ -28,7 +29,6 @@ _LOG_LINK_LIFE = timedelta(hours=24)
 _HISTORY = "/history/v1.0" + W
 _RUN = _HISTORY + "/runs/{name}"
 _EDITED_RUN = _HISTORY + "/experiments/{experiment}/runs/{name}"
-_OLD_SDK = re.compile(r"azure-ai-ml/1\.(\d+)\.")
 _ASSET_ID = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)$")
 
 
@@ -142,7 +142,8 @@ async def _rundata(call: Call) -> Answer:
         raise Invalid("runId is required.", target="runId")
     job = await call.services.store.read(lambda tx: tx.resources.get(ResourceKey(call.workspace, TYPE, name)))
     state = state_of(job)
-    pascal = _speaks_pascal(call)
+    # The old SDK wants `UriFolder` where later ones want `uri_folder`; of what it cannot read it downloads nothing.
+    pascal = is_old(call)
     outputs = {
         key: {
             "assetId": f"azureml://jobs/{job.name}/outputs/{key}",
@@ -154,17 +155,11 @@ async def _rundata(call: Call) -> Answer:
     return Answer({"runMetadata": metadata, "runDefinition": None, "jobSpecification": None})
 
 
-def _speaks_pascal(call: Call) -> bool:
-    """SDKs before 1.27 want `UriFolder` where later ones want `uri_folder`."""
-    found = _OLD_SDK.search(call.request.headers.get("user-agent", ""))
-    return bool(found) and int(found[1]) < 27 if found else False
-
-
 async def _resolve(call: Call) -> Answer:
     values = call.body.get("values")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise Invalid("values must be a list of asset ids.", target="values")
-    pascal = _speaks_pascal(call)
+    pascal = is_old(call)
 
     def read(tx: Transaction) -> Manifest:
         return {value: _resolved(tx, call, value, pascal) for value in values}

@@ -7,8 +7,9 @@ import re
 from moorage.errors import Invalid
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope, found, put
 from moorage.server.paging import page_of, paged
+from moorage.server.sdk import conclude, through
 from moorage.specs.manifest import Manifest
-from moorage.store import Resource, Transaction
+from moorage.store import Operation, Resource, Transaction
 from moorage.wire import kept, later
 
 TYPE = "schedules"
@@ -26,13 +27,14 @@ async def _put(call: Call) -> Answer:
     if kept.read_schedule(raw).is_enabled:
         raise later.refusal(later.SCHEDULE_RUN, target="properties.isEnabled")
 
-    def write(tx: Transaction) -> tuple[Resource, bool]:
+    def write(tx: Transaction) -> tuple[Resource, bool, Operation | None]:
         key = call.key(TYPE)
         check_preconditions(call, tx.resources.find(key))
-        return put(tx, key, {**call.body, "properties": raw})
+        resource, created = put(tx, key, {**call.body, "properties": raw})
+        return resource, created, conclude(tx, call, resource)
 
-    resource, created = await call.services.store.write(write, actor=call.user.name)
-    return found(resource, _rendered(resource), created=created)
+    resource, created, operation = await call.services.store.write(write, actor=call.user.name)
+    return through(call, operation, found(resource, _rendered(resource), created=created))
 
 
 async def _get(call: Call) -> Answer:
