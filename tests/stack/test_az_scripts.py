@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.error
 import urllib.request
@@ -77,7 +78,9 @@ az ml job show -n $run_id --web > shown.json
 az ml job stream -n $run_id
 status=$(az ml job show -n $run_id --query status -o tsv)
 if [[ "$status" != "Completed" ]]; then echo "job ended as $status"; exit 1; fi
-az ml job update -n $run_id --set display_name=renamed tags.team=vision > /dev/null
+az ml job update -n $run_id --set display_name=renamed tags.team=vision tags.old=yes > /dev/null
+az ml job update -n $run_id --remove tags.old --set tags.n=007 --force-string > /dev/null
+echo "tags: $(az ml job show -n $run_id --query "join('/', [to_string(tags.n), to_string(tags.old)])" -o tsv)"
 echo "name: $(az ml job show -n $run_id --query "join('/', [display_name, tags.team])" -o tsv)"
 az ml job download -n $run_id --all --download-path got
 az ml model create --name spoken --version 1 --path azureml://jobs/$run_id/outputs/out --type custom_model > /dev/null
@@ -166,6 +169,11 @@ def test_a_rollout_script_runs_unchanged(stack: Stack, tmp_path: Path) -> None:
     stack.until(lambda: scored(found["uri"], tokens["token"]) == (200, "green"), "a token opens the endpoint")
     stack.until(lambda: scored(found["uri"], found["key"])[0] == 401, "its keys do no more")
     assert stack.ok("online-endpoint", "invoke", "-n", "rollout", "-d", "green", "-r", str(tmp_path / "request.json")).json == "green"
+    os.kill(stack.pid("server"), signal.SIGSTOP)
+    try:
+        assert scored(found["uri"], tokens["token"]) == (200, "green"), "the router needs no workspace service"
+    finally:
+        os.kill(stack.pid("server"), signal.SIGCONT)
     renewed = script(stack, tmp_path, REVOKED)
     stack.until(lambda: scored(found["uri"], tokens["token"])[0] == 401, "the token is revoked")
     assert scored(found["uri"], renewed["token"]) == (200, "green")
@@ -177,6 +185,7 @@ def test_a_training_script_runs_unchanged(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "job.yml").write_text(JOB)
     said = script(stack, tmp_path, TRAINING)
     assert said["name"] == "renamed/vision"
+    assert said["tags"] == "007/null"
     assert said["absent"] == "3"
     assert (tmp_path / "got" / "named-outputs" / "out" / "named.txt").read_text() == "ahoy\n"
     assert (tmp_path / "got" / "artifacts" / "outputs" / "said.txt").read_text() == "ahoy\n"
