@@ -180,6 +180,15 @@ def test_what_asks_for_nothing_more_is_not_warned_of(kind: Kind, values: dict[st
     assert said(kind, values) == []
 
 
+def test_what_only_the_api_can_say_is_named_as_it_is_sent() -> None:
+    sent = {"keyVault": "/v", "hbiWorkspace": False, "managedNetwork": {"isolationMode": "Disabled"}, "encryption": {"status": "Enabled"}}
+    found = [message.partition(":")[0] for message in warnings("workspaces", {"properties": sent | {"publicNetworkAccess": "Enabled"}})]
+    assert found == ["properties.keyVault", "properties.encryption"]
+    assert warnings("onlineEndpoints", {"properties": {"publicNetworkAccess": "Disabled"}})[0].startswith(
+        "properties.publicNetworkAccess: stored: "
+    )
+
+
 def test_a_name_that_is_not_sent_is_told_by_the_command_line() -> None:
     values = JOB | {"environment": {"name": "mine", "image": "i"}}
     (message,) = unsent("job", values)

@@ -29,6 +29,13 @@ def _nobody(value: object) -> bool:
     return _says_nothing(value) or (isinstance(value, Mapping) and str(value.get("type")).lower() == "none")
 
 
+def _off(value: object) -> bool:
+    """A switch, or a section whose own switch says so."""
+    return _says_nothing(value) or (
+        isinstance(value, Mapping) and "disabled" in {str(value.get(each)).lower() for each in ("status", "isolationMode")}
+    )
+
+
 def _identity_of_the_system(value: object) -> bool:
     """The original's SDK says it of every endpoint and workspace, whatever the document says."""
     return _nobody(value) or (isinstance(value, Mapping) and str(value.get("type")).lower() == "systemassigned")
@@ -141,6 +148,11 @@ FIELDS: Sequence[Idle] = (
     ),
     Idle("compute", "identity", "identity", _STORED, _DIRECTORY, "Leave it out.", _nobody),
     Idle("workspace", "identity", "identity", _STORED, _DIRECTORY, "Leave it out.", _identity_of_the_system),
+    *(
+        Idle("workspace", "", f"properties.{field}", _STORED, "it is part of the original's own cloud", "Leave it out.", _off)
+        for field in ("storageAccount|keyVault|containerRegistry|applicationInsights", "encryption|hbiWorkspace|imageBuildCompute|managedNetwork")
+    ),
+    Idle("workspace", "", "properties.publicNetworkAccess", _STORED, _NETWORK, "Set network policies in the cluster.", _one_of("Enabled")),
     Idle("online-endpoint", "identity", "identity", "stored; replicas run without one", _DIRECTORY, "Leave it out.", _identity_of_the_system),
     Idle(
         "online-endpoint", "", "properties.publicNetworkAccess", _STORED, _NETWORK, "Set network policies in the cluster.", _one_of("Enabled"),
