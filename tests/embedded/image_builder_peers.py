@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 from tests.embedded.server_workloads_peers import WS, Agent, Service, job_body
 
+from moorage.ids import kube_name
 from moorage.specs.image_build import BUILD_LOG
 
 SECONDS = 90.0
@@ -99,6 +100,25 @@ async def ended(service: Service, name: str) -> Any:
         return properties if properties["status"] in ("Completed", "Failed", "Canceled") else None
 
     return await until(look, f"job {name} ends")
+
+
+async def finished(service: Service, operation: str) -> Any:
+    """A long-running operation's last status."""
+
+    async def look() -> Any:
+        status = await service.call("GET", operation)
+        return status if status["status"] != "InProgress" else None
+
+    return await until(look, f"{operation} ends")
+
+
+async def sent(agent: Agent, *names: str) -> Any:
+    """The object of an endpoint or deployment, once the cluster has it."""
+
+    async def look() -> Any:
+        return agent.objects.get(kube_name(WS, *names))
+
+    return await until(look, f"the cluster gets {names}")
 
 
 async def log_of(service: Service, name: str) -> str:

@@ -8,7 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.embedded.image_builder_peers import DETAILS, NAMES, Builder, ended, image_of, is_alive, job, log_of, logged, register, until
+from tests.embedded.image_builder_peers import (
+    DETAILS,
+    NAMES,
+    Builder,
+    ended,
+    finished,
+    image_of,
+    is_alive,
+    job,
+    log_of,
+    logged,
+    register,
+    sent,
+    until,
+)
 from tests.embedded.server_workloads_peers import WS, Service, deployment_body, endpoint_body, running
 
 from moorage.errors import MoorageError
@@ -197,8 +211,8 @@ async def test_a_deployment_waits_in_creating_and_its_first_operation_is_the_one
     environment = WS.child("environments", "e2", "versions", "1")
     async with agent.connected():
         endpoint = await service.operation("PUT", "onlineEndpoints/digits", endpoint_body())
-        await agent.report(agent.status(await agent.has("digits"), {}))
-        assert (await service.ended(endpoint))["status"] == "Succeeded"
+        await agent.report(agent.status(await sent(agent, "digits"), {}))
+        assert (await finished(service, endpoint))["status"] == "Succeeded"
         operation = await service.operation("PUT", "onlineEndpoints/digits/deployments/blue", deployment_body(environmentId=environment))
         blue = "onlineEndpoints/digits/deployments/blue"
         shown = (await service.call("GET", blue))["properties"]
@@ -211,10 +225,10 @@ async def test_a_deployment_waits_in_creating_and_its_first_operation_is_the_one
 
         await until(begun, "the build's log is the deployment's")
         builder.open("gate")
-        object = await agent.has("digits", "blue")
+        object = await sent(agent, "digits", "blue")
         assert object["spec"]["environment"]["image"].startswith("registry.test/w1/e2:1-")
         await agent.report(agent.status(object, {"phase": "Succeeded"}))
-        assert (await service.ended(operation))["status"] == "Succeeded"
+        assert (await finished(service, operation))["status"] == "Succeeded"
 
 
 async def test_a_deployment_whose_image_fails_says_so_and_what_served_goes_on(service: Service, builder: Builder) -> None:
@@ -223,21 +237,24 @@ async def test_a_deployment_whose_image_fails_says_so_and_what_served_goes_on(se
     blue = "onlineEndpoints/digits/deployments/blue"
     async with agent.connected():
         endpoint = await service.operation("PUT", "onlineEndpoints/digits", endpoint_body())
-        await agent.report(agent.status(await agent.has("digits"), {}))
-        await service.ended(endpoint)
+        await agent.report(agent.status(await sent(agent, "digits"), {}))
+        await finished(service, endpoint)
         operation = await service.operation("PUT", blue, deployment_body())
-        object = await agent.has("digits", "blue")
+        object = await sent(agent, "digits", "blue")
         await agent.report(agent.status(object, {"phase": "Succeeded"}))
-        assert (await service.ended(operation))["status"] == "Succeeded"
+        assert (await finished(service, operation))["status"] == "Succeeded"
         environment = WS.child("environments", "bad", "versions", "1")
         operation = await service.operation("PUT", blue, deployment_body(environmentId=environment))
         # What the cluster says meanwhile is about what it has.
         await agent.report(agent.status(object, {"phase": "Succeeded"}))
-        failed = await service.ended(operation)
+        failed = await finished(service, operation)
         assert failed["status"] == "Failed" and failed["error"]["code"] == "ImageBuildFailed"
         assert "exit code 9" in failed["error"]["message"] and failed["error"]["message"].endswith("broken")
         assert agent.objects[object["metadata"]["name"]]["spec"]["environment"]["image"] == "img:1"
+        await agent.report(agent.status(object, {"phase": "Succeeded", "readyReplicas": 2}))
         assert (await service.call("GET", blue))["properties"]["provisioningState"] == "Failed"
+        operation = await service.operation("PUT", blue, deployment_body())
+        assert (await finished(service, operation))["status"] == "Succeeded", "what it has is what is wanted again"
 
 
 async def test_a_compute_knows_the_jobs_that_wait_and_a_forced_detach_ends_them(service: Service, builder: Builder) -> None:

@@ -44,8 +44,8 @@ def settle_deployment(tx: Transaction, object: DesiredObject) -> None:
     if deployment.state.get("deleting"):
         finish_deletion(tx, deployment)
         return
-    if "imageBuild" in deployment.state:
-        # What was last asked for is not sent yet: reports are of what ran before it (images.builds).
+    if "imageBuild" in deployment.state or deployment.state.get("unsent"):
+        # What was last asked for has no image (yet), and so was not sent: reports are of what ran before it (images.release).
         return
     report = tx.reports.status(object.cluster, object.name)
     if report is None or not is_news(report, deployment.state.get("sent") or {}):

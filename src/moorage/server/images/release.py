@@ -21,6 +21,9 @@ from moorage.specs.manifest import Manifest
 from moorage.store import Operation, Resource, ResourceKey, Transaction
 from moorage.wire.assets import Environment
 
+# In the state of a deployment whose last request failed before its cluster was told: what the cluster reports is about an earlier one.
+_UNSENT = "unsent"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -52,7 +55,7 @@ def start_deployment(
     tx: Transaction, deployment: Resource, place: Place, manifest: Manifest, environment: Environment, *, within: timedelta
 ) -> Operation:
     """`provision`, at once or when the deployment's image is built; what runs of it goes on meanwhile."""
-    if builds.HELD in deployment.state:
+    if builds.HELD in deployment.state or _UNSENT in deployment.state:
         # An earlier request that never reached the cluster.
         deployment = tx.resources.update(deployment, state=_without_hold(deployment))
     answer = builds.ask(tx, deployment.key, environment.build) if environment.build else ""
@@ -135,6 +138,8 @@ def _settle(tx: Transaction, waiter: Resource, outcome: Outcome, *, with_log: bo
             _end_waiting(tx, waiter, failed, with_log=with_log)
         else:
             conclude(tx, waiter, ProvisioningState.FAILED, error)
+            ended = tx.resources.get(waiter.key)
+            tx.resources.update(ended, state={**ended.state, _UNSENT: True})
 
 
 def leave(tx: Transaction, job: Resource, *, with_log: bool) -> None:
@@ -183,7 +188,7 @@ def _with_image(manifest: Manifest, image: str) -> Manifest:
 
 
 def _without_hold(resource: Resource) -> Manifest:
-    return {key: value for key, value in resource.state.items() if key != builds.HELD}
+    return {key: value for key, value in resource.state.items() if key not in (builds.HELD, _UNSENT)}
 
 
 def _words(tx: Transaction, key: ResourceKey) -> str:
