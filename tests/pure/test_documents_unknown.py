@@ -38,9 +38,8 @@ def refusal(path: Path, document: Any) -> str:
 def test_a_field_more_is_refused_wherever_it_stands_and_named(path: Path) -> None:
     assert refusal(path, DOCUMENTS[path]) == ""
     for _, place in (each for each in CLOSED if each[0] == path):
-        for value in ("text", None):
-            said = refusal(path, with_field(DOCUMENTS[path], place, "zzz_zzz", value))
-            assert "zzz_zzz" in said and dotted(place[: _depth(place)]) in said, (place, value, said)
+        said = refusal(path, with_field(DOCUMENTS[path], place, "zzz_zzz", None))
+        assert "zzz_zzz" in said and dotted(place[: _depth(place)]) in said, (place, said)
 
 
 def _depth(place: Place) -> int:
@@ -52,7 +51,8 @@ def _depth(place: Place) -> int:
 def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(path: Path) -> None:
     ignored = known(Kind(path.parent.name)) - _fields(path)
     for _, place in (each for each in CLOSED if each[0] == path and "conda_file" not in each[1]):
-        for name in [name for name in at(DOCUMENTS[path], place) if len(str(name)) > 4 and name not in ignored]:
+        # One of each is enough: which names are near is told apart by the same code everywhere.
+        for name in [name for name in at(DOCUMENTS[path], place) if len(str(name)) > 4 and name not in ignored][:1]:
             wrong = f"{name[:-2]}x{name[-2:]}"
             said = refusal(path, with_field(DOCUMENTS[path], place, wrong, "v"))
             assert re.search(rf"{re.escape(dotted((*place, wrong)))}: .*Did you mean '[^']+'\?", said), (place, wrong, said)
@@ -62,7 +62,7 @@ def _fields(path: Path) -> set[str]:
     return {str(name) for name in DOCUMENTS[path] if not str(name).startswith("$")}
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.sampled_from(CLOSED), st.from_regex(r"[A-Za-z_$][\w.$-]{0,20}", fullmatch=True), st.none() | st.text(max_size=5) | st.integers())
 def test_what_is_unknown_is_refused_whatever_its_value(where: tuple[Path, Place], name: str, value: Any) -> None:
     path, place = where

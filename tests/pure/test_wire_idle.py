@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moorage.ids import Workspace
@@ -206,6 +206,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(set(TYPES.values()))), st.dictionaries(st.sampled_from(["properties", "identity", "tags"]), JSON))
 def test_any_body_is_looked_at(type: str, sent: dict[str, Any]) -> None:
     assert all(isinstance(message, str) for message in [*warnings(type, sent), *kept(type, sent)])
