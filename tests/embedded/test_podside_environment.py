@@ -138,6 +138,7 @@ def test_what_a_job_installs_lies_above_the_shared_environment(tmp_path: Path, w
     assert job("tiny; python -c 'import sys, tinypkg; print(tinypkg.VALUE, sys.prefix)'") == f"tiny 42\n42 {installs}\n"
     assert job(f"{install} morepkg tinypkg==1.0 && more && tiny") == "more 7\ntiny 42\n", "what is there already is not installed again"
     assert job(f"{install} tinypkg==2.0 && tiny && more") == "tiny 43\nmore 7\n"
+    assert (installs / "share" / "morepkg.txt").read_text() == "1.0\n"
     assert run(root, wanted, "tiny") == "tiny 42"
     assert sorted(path.name for path in next(environment.glob("lib/*/site-packages")).iterdir() if path.name != "__pycache__") == before
 

@@ -30,9 +30,6 @@ def make(below: Path, folder: Path) -> None:
     for name in ("pip", "pip3"):
         (making / "bin" / name).write_text(PIP)
         (making / "bin" / name).chmod(0o755)
-    for name in ("share", "etc", "include"):
-        if (below / name).is_dir():
-            (making / name).symlink_to(below / name)
     shutil.copy(str(below / "pyvenv.cfg"), str(making))
     try:
         making.rename(folder)
