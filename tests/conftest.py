@@ -1,4 +1,4 @@
-"""For every test: no event loop is made behind our back, and Ctrl-C reaches those that tests start."""
+"""For every test: no event loop is made behind our back, Ctrl-C reaches those that tests start, and no generated example has to be quick."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import asyncio
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# A loaded machine makes any example slow, which says nothing about what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 # Before any test module imports a part of it: a part registered by itself would leave the package without.
 pytest.register_assert_rewrite("moorage.testing.conformance")
 

@@ -97,6 +97,7 @@ def test_every_field_of_a_document_is_acted_on_or_in_the_table(kind: Kind) -> No
         path for path in known if path not in acted and not any(path == idle or path.startswith(f"{idle}.") for idle in IDLE[kind])
     ]
     assert sorted(undecided) == [], "decide: is it acted on (say so here), or does it belong into moorage.wire.idle.FIELDS?"
+    known |= {path for record in JOBS.values() for path in paths(record)} if kind is Kind.JOB else set()
     assert [path for path in IDLE[kind] if not any(each == path or each.startswith(f"{path}.") for each in known)] == [], "stale"
     assert sorted(acted & IDLE[kind] - {"environment.name", "environment.version"}) == []
 
@@ -193,6 +194,10 @@ def test_a_name_that_is_not_sent_is_told_by_the_command_line() -> None:
     values = JOB | {"environment": {"name": "mine", "image": "i"}}
     (message,) = unsent("job", values)
     assert message.startswith("environment.name: not sent: ") and unsent("job", JOB) == []
+    steps = {"type": "pipeline", "jobs": {"a": {"type": "pipeline", "component": "azureml:c:1", "settings": {"force_rerun": True}}}}
+    document = load(Kind.JOB, yaml.safe_dump(steps), name="d.yml", folder=Path("/work"))
+    assert unsent("job", document.values)[0].startswith("jobs.a.settings: not sent: ")
+    assert "settings" not in str(body(document, W, {use.field: "azureml:x:1" for use in uses(document)})["properties"]["jobs"])
 
 
 def test_a_kind_that_does_not_run_is_named_once_and_its_fields_are_not() -> None:

@@ -124,6 +124,9 @@ FIELDS: Sequence[Idle] = (
         "job", "outputs.*.mode", "properties.outputs.*.mode", "stored; what is written to the output's folder is uploaded",
         "nothing is mounted yet", "Write files to the output's path.", _one_of("ReadWriteMount", "Upload"),
     ),
+    Idle(
+        "job", "jobs.*.settings", "", "not sent", "only a pipeline has settings, not a step of one", "Put them into the settings of the pipeline.",
+    ),
     *(
         Idle(
             noun, "environment.name|version", "", "not sent", "an environment inside another document is registered without a name of its own",

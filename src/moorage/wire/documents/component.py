@@ -127,9 +127,11 @@ _COMMAND = Record(
 _PARALLEL = Record({**_ABOUT, **BATCHES}, required=("task",), ignored=_IGNORED, remedies=FIELDS["component"])
 
 
-def component(pipeline_steps: Shape) -> Chosen:
+def component(pipeline_steps: Shape, settings: Shape) -> Chosen:
     """The shape of a component; the steps of a pipeline component have one that is made of it."""
-    pipeline = Record({**_ABOUT, "jobs": pipeline_steps}, required=("jobs",), ignored=(*_IGNORED, "settings"), remedies=FIELDS["component"])
+    pipeline = Record(
+        {**_ABOUT, "jobs": pipeline_steps, "settings": settings}, required=("jobs",), ignored=_IGNORED, remedies=FIELDS["component"]
+    )
     return Chosen("type", {"command": _COMMAND, "parallel": _PARALLEL, "pipeline": pipeline}, default="command")
 
 

@@ -108,7 +108,18 @@ def _parallel_rule(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return []
 
 
-_PIPELINE_STEP = Record({**_IO, "component": _Components()}, required=("component",), ignored=("settings",))
+SETTINGS = Record(
+    {
+        "default_compute": job.COMPUTE_FIELD,
+        "default_datastore": Text(),
+        "continue_on_step_failure": Flag(),
+        "continue_run_on_failed_optional_input": Flag(),
+        "force_rerun": Flag(),
+        "on_init": Text(),
+        "on_finalize": Text(),
+    }
+)
+_PIPELINE_STEP = Record({**_IO, "component": _Components(), "settings": SETTINGS}, required=("component",))
 _STEPS = MapOf(
     Chosen(
         "type",
@@ -130,18 +141,7 @@ _STEPS = MapOf(
     job.INPUT_NAME,
     job.INPUT_RULE,
 )
-COMPONENT = component.component(_STEPS)
-SETTINGS = Record(
-    {
-        "default_compute": job.COMPUTE_FIELD,
-        "default_datastore": Text(),
-        "continue_on_step_failure": Flag(),
-        "continue_run_on_failed_optional_input": Flag(),
-        "force_rerun": Flag(),
-        "on_init": Text(),
-        "on_finalize": Text(),
-    }
-)
+COMPONENT = component.component(_STEPS, SETTINGS)
 
 
 def _pipeline_rule(values: Mapping[str, Any]) -> list[tuple[str, str]]:
