@@ -203,6 +203,10 @@ async def test_a_context_without_its_dockerfile_is_refused_when_the_job_is_submi
     await register(service, "e3", {"Dockerfile": "x"}, dockerfilePath="../../e2/context/readme")
     refused = await service.call("PUT", "jobs/one", job("e3"), status=400)
     assert "leaves the build context" in refused["error"]["message"]
+    elsewhere = {"properties": {"build": {"contextUri": "https://example.org/project.git#main:docker"}}}
+    await service.call("PUT", "environments/e4/versions/1", elsewhere, status=201)
+    refused = await service.call("PUT", "jobs/one", job("e4"), status=400)
+    assert "Download it, and register a version with its local path" in refused["error"]["message"]
 
 
 async def test_a_deployment_waits_in_creating_and_its_first_operation_is_the_one_that_ends(service: Service, builder: Builder) -> None:

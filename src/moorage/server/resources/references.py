@@ -49,10 +49,17 @@ class Resolver:
         name, build = version.key.parent, version.properties.get("build")
         if not build:
             return read_environment(name, version.name, version.properties, target=target)
-        address = self.address(str(build.get("contextUri") or ""), target=target, asset=f"Environment '{name}:{version.name}'")
+        label, uri = f"{name}:{version.name}", str(build.get("contextUri") or "")
+        if uri and isinstance(parse_reference(uri, target=target), WebAddress) and facade_path(uri, FACADE) is None:
+            raise Invalid(
+                f"{target}: the build context of environment '{label}' is at '{uri}', and this service fetches nothing from the web. "
+                "Download it, and register a version with its local path.",
+                code="UrlNotMapped",
+                target=target,
+            )
+        address = self.address(uri, target=target, asset=f"Environment '{label}'")
         dockerfile = str(build.get("dockerfilePath") or "Dockerfile")
-        context = describe(self._tx, name, version.name, address, dockerfile, target=target)
-        return Environment(f"{name}:{version.name}", build=context)
+        return Environment(label, build=describe(self._tx, name, version.name, address, dockerfile, target=target))
 
     def code(self, text: str, *, target: str) -> str:
         """The blob folder of a code asset."""
