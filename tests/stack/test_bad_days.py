@@ -120,6 +120,22 @@ def test_a_job_completes_although_a_process_is_killed_in_the_middle(stack: Stack
         assert stack.up().code == 0, "up starts a supervisor again"
 
 
+@pytest.mark.timeout(600)
+def test_four_processes_end_well_although_the_cluster_and_the_agent_are_killed(stack: Stack, tmp_path: Path, gate: Path) -> None:
+    text = JOB.format(command=f'"echo begun $RANK; while [ ! -e {gate} ]; do sleep 0.1; done; echo ended $RANK"')
+    text += "resources: {instance_count: 2}\ndistribution: {type: pytorch, process_count_per_instance: 2}\n"
+    stack.ok("job", "create", "-f", write(tmp_path, text), "--name", "four")
+    # Before its instances have met, and after.
+    stack.kill("cluster")
+    stack.until(lambda: stack.job_status("four") == "Running", "the job runs", seconds=240)
+    stack.kill_in_pod("azureml", "app.kubernetes.io/component=gateway", "run agent --enable")
+    gate.touch()
+    stack.until(lambda: stack.job_status("four") == "Completed", "the job completes", seconds=240)
+    stack.ok("job", "download", "-n", "four", "--all", "--download-path", str(tmp_path / "got"))
+    logs = {path.name: path.read_text() for path in (tmp_path / "got").rglob("std_log*.txt")}
+    assert logs == {f"std_log_process_{rank}.txt": f"begun {rank}\nended {rank}\n" for rank in range(4)}
+
+
 def test_a_job_completes_although_its_download_is_killed(stack: Stack, tmp_path: Path) -> None:
     # A download of nothing is over in a blink: a job whose download was faster than we says nothing, and another one is asked.
     for number in range(10):
