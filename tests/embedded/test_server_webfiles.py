@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -13,8 +14,10 @@ import pytest
 from tests.embedded.server_workloads_peers import WS, Service, job_body, running
 
 from moorage import clock
+from moorage.errors import Invalid
 from moorage.identity.roles import Role
 from moorage.server.containers import blob_container
+from moorage.server.imports import Imports
 from moorage.server.upkeep import tidy
 from moorage.server.webfiles import _opened
 
@@ -94,6 +97,44 @@ async def test_what_the_map_does_not_allow_is_refused(service: Service, uri: str
     refused = await service.call("PUT", "jobs/j", with_input(uri), status=400)
     assert (refused["error"]["code"], refused["error"]["target"]) == (code, "properties.inputs.data.uri")
     assert expected in refused["error"]["message"]
+
+
+async def test_a_long_copy_goes_on_while_the_client_is_told_to_come_again(tmp_path: Path, mirror: Path) -> None:
+    with (mirror / "long.bin").open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    async with running(tmp_path / "home", url_map=tmp_path / "map.json", url_map_wait=timedelta(0)) as service:
+        await service.seed()
+        agent = await service.attached()
+        body = with_input("https://example.org/data/long.bin")
+        first = await service.user.put(f"{WS.id}/jobs/long", json=body)
+        assert (first.status_code, first.headers["retry-after"]) == (429, "10")
+        assert first.json()["error"]["code"] == "DataBeingCopied" and "The job was not submitted" in first.json()["error"]["message"]
+        await service.call("GET", "jobs/long", status=404)
+        with service.services.store.changes.subscribe(f"blobs/{blob_container(WS)}") as bell:
+            while "long.bin" not in await copies(service):
+                assert await bell.wait(timedelta(seconds=60)), "the copy goes on"
+        await service.call("PUT", "jobs/long", body, status=201)
+        async with agent.connected():
+            assert (await agent.has("long"))["spec"]["inputs"]["data"]["uri"].endswith("/long.bin")
+
+
+async def test_a_copy_that_fails_when_nobody_waits_any_more_tells_the_next_who_asks() -> None:
+    imports, failing, begun = Imports(), asyncio.Event(), 0
+
+    async def copy() -> None:
+        nonlocal begun
+        begun += 1
+        await failing.wait()
+        raise Invalid("The file cannot be read.")
+
+    assert await imports.finish("a", copy, within=timedelta(0)) is False
+    assert await imports.finish("a", copy, within=timedelta(0)) is False and begun == 1, "the second waits for the first"
+    failing.set()
+    with pytest.raises(Invalid, match="cannot be read"):
+        await imports.finish("a", copy, within=timedelta(seconds=60))
+    with pytest.raises(Invalid, match="cannot be read"):
+        await imports.finish("a", copy, within=timedelta(seconds=60))
+    assert begun == 2, "told once, it is tried again"
 
 
 class SetClock:

@@ -17,6 +17,7 @@ from moorage.identity.scoring import ScoringTokens
 from moorage.identity.tokens import Tokens
 from moorage.server.blobstore import BlobStore
 from moorage.server.founding import ensure_workspace
+from moorage.server.imports import Imports
 from moorage.server.settings import Settings
 from moorage.store import Store
 
@@ -32,6 +33,7 @@ class Services:
         scoring: issues tokens that open endpoints; routers verify them.
         blobs: every blob of every workspace.
         links: makes and checks signed links to blobs.
+        imports: copies of the operator's files that are under way.
         metrics: what `/metrics` shows; add your collectors to it.
         now: the clock of everything.
     """
@@ -42,6 +44,7 @@ class Services:
     tokens: Tokens
     scoring: ScoringTokens
     links: Links
+    imports: Imports
     metrics: CollectorRegistry
     now: Clock = clock.now
 
@@ -69,6 +72,8 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
         blobs = BlobStore(store, artifacts, settings.blob_limit, now)
         stack.push_async_callback(blobs.close)
         services = Services(
+        imports = Imports()
+        stack.push_async_callback(imports.close)
             settings=settings,
             store=store,
             blobs=blobs,
@@ -76,6 +81,7 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
             scoring=_scoring(settings, now),
             links=Links(secret_key(settings.keys / "links.key"), now=now),
             metrics=CollectorRegistry(),
+            imports=imports,
             now=now,
         )
         await store.write(lambda tx: ensure_workspace(tx, settings.default_workspace, {"location": settings.location, "properties": {}}))

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     url_map: Path | None = Field(
         None, description="YAML or JSON file that maps prefixes of web addresses to local files; jobs may name those addresses as inputs."
     )
+    url_map_wait: timedelta = Field(
+        timedelta(seconds=30),
+        description="How long submitting a job waits for the files behind its web addresses; the copy goes on, and the client is told to come again.",
+    )
     image_builder: str = Field(
         "",
         description="Program, with arguments if need be, that makes images of environments with a build context; empty: such environments are refused.",

@@ -13,12 +13,13 @@ import os
 import stat
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
 import yaml
 
-from moorage.errors import Invalid
+from moorage.errors import Invalid, Throttled
 from moorage.ids import Workspace, digest
 from moorage.server.containers import blob_container
 from moorage.server.services import Services
@@ -29,14 +30,16 @@ from moorage.specs.url_map import UrlMap, parse, plain
 from moorage.store import ResourceKey, Transaction
 
 _PIECE = 1024 * 1024
+# When to ask again for a copy that takes long.
+_AGAIN = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The files of one address: the blob's name below the prefix, and the path; all of them lie below `root`, without links on the way."""
+    """The files of one address: the blob's name below the prefix, path and size; all of them lie below `root`, without links on the way."""
 
     copy: str
-    files: tuple[tuple[str, Path], ...]
+    files: tuple[tuple[str, Path, int], ...]
     root: Path
     prefix: str
     address: str
@@ -68,6 +71,7 @@ async def import_inputs(services: Services, workspace: Workspace, job: Mapping[s
 
     Raises:
         Invalid: a mapped address has no file, or leads out of its folder.
+        Throttled: copying takes longer than a request should; it goes on meanwhile.
     """
     uris = _uris(job)
     urls = await services.store.read(lambda tx: _addresses(tx, workspace, uris)) if uris else {}
@@ -79,7 +83,7 @@ async def import_inputs(services: Services, workspace: Workspace, job: Mapping[s
         if found is not None:
             # Before what is there is looked at, so that nothing of it goes meanwhile.
             await use(services.store, workspace, found.copy)
-            await _store(services, workspace, found, target)
+            await _store(services, workspace, found, url, target)
         await services.store.write(lambda tx, url=url, found=found: _note(tx, workspace, url, found))  # type: ignore[misc]
 
 
@@ -135,6 +139,7 @@ def _look(known: UrlMap, workspace: Workspace, url: str, target: str) -> _Found 
             raise FileNotFoundError
         files = tuple(_files(real, root)) if folder else ((path.name, real),)
         marks = [(inner, file.stat().st_size, file.stat().st_mtime_ns) for inner, file in files]
+        sized = tuple((inner, file, size) for (inner, file), (_, size, _) in zip(files, marks, strict=True))
     except (FileNotFoundError, NotADirectoryError, RuntimeError) as error:  # a circle of links is a RuntimeError before Python 3.13
         raise Invalid(
             f"{target}: '{url}' is mapped to {path}, where there is nothing. Put the file there, or correct the URL map.",
@@ -148,7 +153,7 @@ def _look(known: UrlMap, workspace: Workspace, url: str, target: str) -> _Found 
     copy = digest(repr((plain(url), marks)), length=32)
     prefix = f"{FOLDER}/{copy}"
     base = f"{prefix}/{path.name}" if folder else prefix
-    return _Found(copy, files, root, base, f"{blob_container(workspace)}/{prefix}/{path.name}")
+    return _Found(copy, sized, root, base, f"{blob_container(workspace)}/{prefix}/{path.name}")
 
 
 def _unreadable(what: str, path: Path, error: OSError, target: str) -> Invalid:
@@ -179,19 +184,45 @@ def _files(folder: Path, root: Path) -> list[tuple[str, Path]]:
     return found
 
 
-async def _store(services: Services, workspace: Workspace, found: _Found, target: str) -> None:
+async def _store(services: Services, workspace: Workspace, found: _Found, url: str, target: str) -> None:
+    """Copy what is not there yet; a request waits for that only so long."""
     container = blob_container(workspace)
-    for inner, path in found.files:
-        name = f"{found.prefix}/{inner}"
-        try:
-            file = await asyncio.to_thread(_opened, found.root, path)
-        except OSError as error:
-            raise _unreadable(name, path, error, target) from error
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            there = await services.store.read(lambda tx, name=name: tx.blobs.find(container, name))  # type: ignore[misc]
-            if there is None or there.size != size:
-                await services.blobs.put(container, name, _pieces(file))
+    missing = await services.store.read(lambda tx: _missing(tx, container, found))
+    if not missing:
+        return
+
+    async def copy() -> None:
+        for name, path in missing:
+            await _copy(services, found.root, container, name, path, target)
+
+    if not await services.imports.finish(f"{container}/{found.copy}", copy, within=services.settings.url_map_wait):
+        raise Throttled(
+            f"{target}: '{url}' is still being copied into the store ({len(found.files)} files). The job was not submitted; the copy goes on. "
+            "Submit it again in a while.",
+            retry_after=_AGAIN,
+            code="DataBeingCopied",
+            target=target,
+        )
+
+
+def _missing(tx: Transaction, container: str, found: _Found) -> list[tuple[str, Path]]:
+    """The blobs' names and the files of which no copy, or one of another size, is there."""
+    sizes: dict[str, int] = {}
+    last = ""
+    while page := tx.blobs.list(container, prefix=f"{FOLDER}/{found.copy}/", after=last):
+        sizes |= {blob.name: blob.size for blob in page}
+        last = page[-1].name
+    names = ((f"{found.prefix}/{inner}", path, size) for inner, path, size in found.files)
+    return [(name, path) for name, path, size in names if sizes.get(name) != size]
+
+
+async def _copy(services: Services, root: Path, container: str, name: str, path: Path, target: str) -> None:
+    try:
+        file = await asyncio.to_thread(_opened, root, path)
+    except OSError as error:
+        raise _unreadable(name, path, error, target) from error
+    with file:
+        await services.blobs.put(container, name, _pieces(file))
 
 
 def _opened(root: Path, path: Path) -> BinaryIO:
