@@ -21,9 +21,8 @@ from moorage.client.snapshot import HASH_VERSION, UNLIMITED, Limits, Snapshot, t
 from moorage.errors import Conflict, Invalid, MoorageError, NotFound
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents import assets as bodies
-from moorage.wire.documents import batch
+from moorage.wire.documents import batch, pipeline
 from moorage.wire.documents import component as components
-from moorage.wire.documents import pipeline
 from moorage.wire.documents.document import Document, Kind, body, load, uses
 from moorage.wire.documents.references import Local, Named, Reference, ResourceId, Uri, compute_name
 from moorage.wire.documents.uses import ANONYMOUS_ENVIRONMENT, Role, Use, asset_id
