@@ -67,6 +67,13 @@ async def test_a_job_that_cannot_run_comes_back_as_sent_and_has_failed_in_every_
     await service.call("GET", "jobs/j1", status=404)
 
 
+@pytest.mark.parametrize("distribution", ["x", [1], {"processCountPerInstance": "two"}])
+async def test_what_nobody_has_checked_of_such_a_job_breaks_no_view_of_it(service: Service, distribution: object) -> None:
+    await service.call("PUT", "jobs/j1", {"properties": {**PIPELINE, "distribution": distribution}}, status=201)
+    details = await service.call("GET", f"{HISTORY}/runs/j1/details")
+    assert details["status"] == "Failed" and details["logFiles"] == {}
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({**SWEEP, "searchSpace": {}}, "properties.searchSpace"),
     ({**SWEEP, "trial": {"environmentId": "e"}}, "properties.trial.command"),
@@ -168,3 +175,16 @@ async def test_batch_endpoints_and_deployments_are_kept_and_refuse_to_score(serv
     assert "properties.miniBatchSize" in answer["error"]["message"]
     await service.call("DELETE", "batchEndpoints/batch")
     await service.call("GET", "batchEndpoints/batch/deployments/first", status=404)
+
+
+async def test_what_has_no_address_here_says_what_to_do_instead(service: Service) -> None:
+    for method, path, words in (
+        ("PUT", "connections/mine", "pass secrets through the cluster"),
+        ("GET", "connections", "pass secrets through the cluster"),
+        ("GET", "featuresets/f/versions/1", "Feature stores are not supported yet"),
+        ("PUT", "serverlessEndpoints/e", "online endpoints of a cluster of your own"),
+        ("POST", "computes/local/stop", "Machines belong to the cluster"),
+    ):
+        answer = await service.call(method, path, {} if method != "GET" else None, status=404)
+        assert answer["error"]["code"] == "InvalidResourceType" and words in answer["error"]["message"]
+    assert (await service.call("GET", "nothing", status=404))["error"]["message"] == "There is nothing at this address."

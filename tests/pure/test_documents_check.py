@@ -122,6 +122,7 @@ def test_a_placeholder_that_names_no_input_is_refused() -> None:
         ),
         (Kind.DATASTORE, "type: azure_file\n", "type: 'azure_file': file shares are not supported as datastores;"),
         (Kind.WORKSPACE, "name: w\nhbi_workspace: true\n", "train.yml:2: hbi_workspace: is part of the original's own cloud"),
+        (Kind.DATA, "name: d\npath: p\nsource: {type: s3}\n", "train.yml:3: source: imports are not supported yet;"),
         (Kind.WORKSPACE, "name: w\nkey_vault: /subscriptions/x\n", "train.yml:2: key_vault: is part of the original's own cloud"),
         (
             Kind.JOB,

@@ -27,6 +27,7 @@ from moorage.server.services import Services
 from moorage.specs.manifest import Manifest
 from moorage.store import Resource, ResourceKey, Transaction
 from moorage.wire import idle
+from moorage.wire.later import elsewhere
 from moorage.wire.warning import header
 
 PROVIDER = "Microsoft.MachineLearningServices"
@@ -186,7 +187,8 @@ class Table:
         if found:
             allowed = ", ".join(sorted(found[0][0].routes))
             raise Invalid(f"{method} is not allowed here; allowed: {allowed}.", code="MethodNotAllowed")
-        raise NotFound("There is nothing at this address.", code="InvalidResourceType", target=unquote(path))
+        instead = elsewhere(path)
+        raise NotFound(f"There is nothing at this address. {instead}".rstrip(), code="InvalidResourceType", target=unquote(path))
 
     def _add(self, route: Route) -> None:
         node = self._root

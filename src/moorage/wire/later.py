@@ -8,6 +8,7 @@ refused. Their bodies are read by `wire.kept`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -73,6 +74,23 @@ ALL: Mapping[str, Later] = {
     "schedule": SCHEDULE,
     "schedule, enable or trigger": SCHEDULE_RUN,
 }
+
+
+# What scripts for the original ask for below a workspace and this service has not at all: a pattern of the rest of the path, and what to do.
+_ELSEWHERE: tuple[tuple[str, str], ...] = (
+    (r"connections(/|$)", "Connections are not supported yet; pass secrets through the cluster."),
+    (r"featurestoreEntities(/|$)|featuresets(/|$)", "Feature stores are not supported yet."),
+    (r"serverlessEndpoints(/|$)", "Models are served by online endpoints of a cluster of your own."),
+    (r"outboundRules(/|$)|provisionManagedNetwork$", "Networks are the cluster's; set network policies there."),
+    (r"computes/[^/]+/(start|stop|restart|resize)$", "Machines belong to the cluster; they are not started, stopped or resized here."),
+)
+
+
+def elsewhere(path: str) -> str:
+    """What to do in place of what has no address here; "" when nothing is known about it."""
+    found = re.search(r"/workspaces/[^/]+/(?P<rest>.+)$", path, re.IGNORECASE)
+    rest = found["rest"] if found else ""
+    return next((instead for pattern, instead in _ELSEWHERE if re.match(pattern, rest, re.IGNORECASE)), "")
 
 
 def refusal(later: Later, *, target: str) -> Invalid:

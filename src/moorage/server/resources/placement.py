@@ -13,7 +13,6 @@ from moorage.specs.manifest import Manifest
 from moorage.store import Cluster, Resource, ResourceKey, Transaction
 from moorage.wire.manifests import Placement
 
-
 # As the original calls compute that belongs to nobody; here it is a name that a compute target can have.
 SERVERLESS = "serverless"
 

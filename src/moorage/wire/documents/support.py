@@ -83,6 +83,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "system_metadata": _PREVIEW,
     },
     "data": {
+        "source": "imports are not supported yet; register the data with a path.",
         "intellectual_property": _PREVIEW,
         "auto_delete_setting": "is not supported yet; archive the version when it is no longer needed.",
     },
