@@ -17,7 +17,9 @@ from moorage.specs.manifest import Manifest
 from moorage.testing.world import until
 
 from .test_operators_pods import NAMESPACE, World, a_world, job
-from .test_podside_mpi import alive
+from .test_podside_mpi import alive, with_open_mpi
+
+pytestmark = pytest.mark.timeout(300)
 
 # Every process leaves what it has computed with the others, and where.
 PROGRAM = """
@@ -30,7 +32,7 @@ pathlib.Path("outputs", f"rank-{world.rank}").write_text(f"{total} {local} {os.e
 print(f"rank {world.rank} of {world.size}: {total}\\n", end="", flush=True)
 """
 # Ten processes start for one job, on a machine that others use too.
-PATIENCE = timedelta(seconds=110)
+PATIENCE = timedelta(seconds=200)
 # The embedded cluster's images have no MPI; the tests' own environment has one.
 WITH_MPI = {"PATH": f"{sys.prefix}/bin:/usr/bin:/bin"}
 
@@ -63,6 +65,7 @@ async def log_of(world: World, pod: str) -> str:
     return b"".join([chunk async for chunk in world.cluster.logs(NAMESPACE, pod, LogOptions(container="main"))]).decode()
 
 
+@with_open_mpi
 async def test_two_processes_on_each_of_two_instances_sum_their_ranks(world: World) -> None:
     world.store.blobs["c/code/sum.py"] = PROGRAM.encode()
     await world.submit(TRAINING_JOB, "sum", mpi("python sum.py", 2, 2, code={"uri": "c/code"}))
@@ -76,6 +79,7 @@ async def test_two_processes_on_each_of_two_instances_sum_their_ranks(world: Wor
     assert stored == {f"a/run/j/outputs/rank-{rank}": f"10 {rank % 2} j 4" for rank in range(4)}
 
 
+@with_open_mpi
 @pytest.mark.slow  # two pods with Open MPI
 async def test_the_exit_code_is_the_failing_processs_and_its_words_are_the_message(world: World) -> None:
     command = '[ "$OMPI_COMM_WORLD_RANK" = 1 ] && { echo "no such layer" >&2; exit 7; }; exec sleep 600'
@@ -103,6 +107,7 @@ async def test_an_image_without_python_fails_the_job_at_once_with_the_remedy(wor
     assert "take an image with python3 on its PATH" in status["message"]
 
 
+@with_open_mpi
 @pytest.mark.slow  # two pods with Open MPI, and their end: a few seconds more than the fast ring has to give
 async def test_cancelling_ends_every_process(world: World) -> None:
     await world.submit(TRAINING_JOB, "long", mpi('echo "process $$"; exec sleep 600', 2, 1))

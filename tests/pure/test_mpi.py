@@ -93,7 +93,7 @@ def test_the_code_that_runs_in_images_needs_no_newer_python_than_it_says() -> No
     [
         (["10.0.0.1", "10.0.0.2"], False, "localhost slots=2\ninstance-1 slots=2\n", "10.0.0.1:2\ninstance-1:2\n"),
         (["127.16.0.2", "127.16.0.3"], True, "localhost slots=2\ninstance-1 slots=2\n", "localhost:2\ninstance-1:2\n"),
-        (["10.0.0.1"], False, "localhost slots=2\n", "10.0.0.1:2\n"),
+        (["10.0.0.1"], False, "localhost slots=2\n", "localhost:2\n"),
     ],
 )
 def test_the_files_of_hosts_name_every_instance_so_that_none_is_taken_for_this_machine(

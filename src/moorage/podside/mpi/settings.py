@@ -43,7 +43,7 @@ def host_files(peers: Sequence[str], processes: int, *, shared: bool) -> dict[st
     """
     others = [host(index) for index in range(1, len(peers))]
     # Hydra tells the others this name to connect to; Open MPI tells nobody.
-    own = "localhost" if shared else peers[0]
+    own = peers[0] if others and not shared else "localhost"
     return {
         SLOTS: "".join(f"{name} slots={processes}\n" for name in ("localhost", *others)),
         MACHINES: "".join(f"{name}:{processes}\n" for name in (own, *others)),
