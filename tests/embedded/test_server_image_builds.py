@@ -26,8 +26,10 @@ from tests.embedded.image_builder_peers import (
 from tests.embedded.server_workloads_peers import WS, Service, deployment_body, endpoint_body, running
 
 from moorage.errors import MoorageError
+from moorage.server.blobstore import BlobStore
 from moorage.server.images.context import describe, download
 from moorage.specs.image_build import BUILD_LOG
+from moorage.store import Blob
 
 
 @pytest.fixture
@@ -309,6 +311,29 @@ async def test_a_context_that_changed_meanwhile_and_one_that_is_no_tree_are_refu
     await service.services.blobs.put(container, f"{path}/more/below", b"y")
     with pytest.raises(MoorageError, match="cannot be written as files"):
         await download(service.services.store, service.services.blobs, await described(service, "e2"), tmp_path / "one")
+
+
+class Meddled(BlobStore):
+    """The service's blobs, of which somebody writes another while the first is read."""
+
+    def __init__(self, blobs: BlobStore, name: str) -> None:
+        self.__dict__.update(blobs.__dict__)
+        self._meddled = name
+
+    async def get(self, container: str, name: str) -> Blob:
+        found = await super().get(container, name)
+        if name != self._meddled:
+            await self.put(container, self._meddled, b"other")
+        return found
+
+
+async def test_a_context_that_changes_while_it_is_read_is_refused(service: Service, tmp_path: Path) -> None:
+    await register(service, "e3", {"Dockerfile": "x", "later": "y"})
+    before = await described(service, "e3")
+    meddled = Meddled(service.services.blobs, f"{before.address.partition('/')[2]}/later")
+    with pytest.raises(MoorageError, match="changed after the image was asked for"):
+        await download(service.services.store, meddled, before, tmp_path)
+    assert not (tmp_path / "later").exists()
 
 
 async def described(service: Service, name: str) -> Any:

@@ -125,6 +125,18 @@ async def test_an_endpoint_made_again_under_its_name_does_not_take_the_tokens_of
         assert "was revoked" in answer(await put(service, agent), old)
 
 
+async def test_an_endpoint_that_is_being_deleted_is_not_brought_back_by_new_keys(service: Service) -> None:
+    agent = await service.attached()
+    async with agent.connected():
+        object = await put(service, agent)
+        operation = await service.operation("DELETE", PATH)
+        await agent.until(lambda agent: not agent.objects)
+        refused = await service.call("POST", f"{PATH}/regenerateKeys", {"keyType": "Primary"}, status=409)
+        assert refused["error"]["code"] == "EndpointDeleting"
+        await agent.report(gone(key_of(object)))
+        assert (await service.ended(operation))["status"] == "Succeeded"
+
+
 async def test_who_may_call_can_be_changed_and_is_left_alone_by_those_who_do_not_speak_of_it(service: Service) -> None:
     agent = await service.attached()
     async with agent.connected():

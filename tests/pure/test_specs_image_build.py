@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,19 +12,30 @@ from moorage.errors import Invalid
 from moorage.specs.image_build import builder_environment, dockerfile_path, read_image, suggested_name, tail
 
 DIGEST = "0123456789abcdef0123456789abcdef"
+WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/P/workspaces/w1"
 
 
 @pytest.mark.parametrize(
     ("environment", "version", "expected"),
     [
-        ("sklearn", "1", "w1/sklearn:1-0123456789ab"),
-        ("My.Env_2", "v 1/b", "w1/my-env-2:v-1-b-0123456789ab"),
-        ("_", "-", "w1/x:v-0123456789ab"),
-        ("CliV2AnonymousEnvironment", "a" * 200, f"w1/cliv2anonymousenvironment:{'a' * 100}-0123456789ab"),
+        ("sklearn", "1", "w1/sklearn:1"),
+        ("My.Env_2", "v 1/b", "w1/my-env-2:v-1-b"),
+        ("_", "-", "w1/x:v"),
+        ("CliV2AnonymousEnvironment", "a" * 200, f"w1/cliv2anonymousenvironment:{'a' * 100}"),
     ],
 )
 def test_a_suggested_name_is_spelled_as_image_names_are(environment: str, version: str, expected: str) -> None:
-    assert suggested_name("w1", environment, version, DIGEST) == expected
+    name, _, own = suggested_name(WORKSPACE, environment, version, DIGEST).rpartition("-")
+    assert name == expected and re.fullmatch("[0-9a-f]{20}", own)
+    assert len(f"{name}-{own}".partition(":")[2]) <= 128
+
+
+def test_no_workspace_is_given_the_name_of_anothers_image() -> None:
+    """Whoever uploads a context may choose its checksums, and so its digest."""
+    others = [WORKSPACE.replace("/g/", "/h/"), WORKSPACE.replace("w1", "w_1"), WORKSPACE.replace("w1", "w-1")]
+    assert len({suggested_name(each, "e", "1", DIGEST) for each in (WORKSPACE, *others)}) == 4
+    assert suggested_name(WORKSPACE.upper(), "e", "1", DIGEST) == suggested_name(WORKSPACE, "e", "1", DIGEST)
+    assert suggested_name(WORKSPACE, "e_1", "1", DIGEST) != suggested_name(WORKSPACE, "e-1", "1", DIGEST)
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
@@ -67,6 +80,14 @@ def test_the_dockerfiles_path_stays_in_the_context() -> None:
     assert dockerfile_path("./docker//Dockerfile.gpu", target="t") == "docker/Dockerfile.gpu"
     for wrong in ("../Dockerfile", "a/../../b", "/etc/passwd", ".", ""):
         with pytest.raises(Invalid, match="leaves the build context"):
+            dockerfile_path(wrong, target="t")
+
+
+def test_the_dockerfiles_path_is_nothing_but_a_path_to_a_builder() -> None:
+    for fine in ("Dockerfile", "docker/Dockerfile.gpu-2 (neu)", "größe/Dockerfile+x@1"):
+        assert dockerfile_path(fine, target="t") == fine
+    for wrong in ('D","--insecure', "D'x", "D\\x", "D$(x)", "D`x`", "D,type=x", "D\nx", "D\x00", "D;x", "D|x", "D\u2028x"):
+        with pytest.raises(Invalid, match=r"which builders may take for something else\. Rename the Dockerfile"):
             dockerfile_path(wrong, target="t")
 
 

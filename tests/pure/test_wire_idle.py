@@ -206,15 +206,32 @@ def test_a_kind_that_does_not_run_is_named_once_and_its_fields_are_not() -> None
     assert kept("schedules", {}) == [later.SCHEDULE.message] and kept("jobs", {"properties": {"jobType": "Command"}}) == []
 
 
+# What the rows of the table look for inside a field.
+_INNER = ["type", "status", "isolationMode", "IsLocal", "scaleType", "collections", "dataCollectionMode", "jobType"]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(_INNER), inner),
 )
+_WIRE = [(each.type, path) for each in FIELDS if each.wire for path in sorted(written_out(each.wire))]
 
 
-@settings(max_examples=40)
-@given(st.sampled_from(sorted(set(TYPES.values()))), st.dictionaries(st.sampled_from(["properties", "identity", "tags"]), JSON))
-def test_any_body_is_looked_at(type: str, sent: dict[str, Any]) -> None:
+@settings(max_examples=200)
+@given(st.sampled_from(_WIRE), st.integers(0, 4), JSON)
+def test_any_body_is_looked_at(place: tuple[str, str], depth: int, value: Any) -> None:
+    """Most fields are nobody's, so nobody has checked them: anything may stand at, or on the way to, each of them."""
+    type, path = place
+    sent = value
+    for step in reversed(path.split(".")[: depth + 1]):
+        sent = {step: sent}
     assert all(isinstance(message, str) for message in [*warnings(type, sent), *kept(type, sent)])
+
+
+@pytest.mark.parametrize(
+    ("collections", "warned"), [({"a": {"dataCollectionMode": "Enabled"}}, 1), ({"a": {}}, 0), ([1], 1), ("x", 1), ([], 0)]
+)
+def test_collections_of_any_form_are_told_apart(collections: object, warned: int) -> None:
+    sent = {"properties": {"dataCollector": {"collections": collections}}}
+    assert len(warnings("onlineEndpoints/deployments", sent)) == warned
 
 
 @given(st.lists(st.text(max_size=80)))

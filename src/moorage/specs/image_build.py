@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from moorage.errors import Invalid
+from moorage.ids import digest
 
 # Where the original keeps it; the SDK streams it until the job has a log of its own (contract 5.1).
 BUILD_LOG = "azureml-logs/20_image_build_log.txt"
@@ -24,6 +25,8 @@ _IMAGE = re.compile(
 _MOST_IMAGE = 512
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# Of a Dockerfile's path: a builder may write it into JSON, a list with commas or another program's options.
+_DOCKERFILE = re.compile(r"[\w ./+@=~()-]+")
 # What a builder gets of the service's own environment: where programs and its configuration are, and how the network is reached.
 # Everything else may be a secret.
 _KEPT = frozenset((
@@ -45,17 +48,21 @@ class BuildStatus(StrEnum):
 ACTIVE = (BuildStatus.BUILDING, BuildStatus.WAITING)
 
 
-def suggested_name(workspace: str, environment: str, version: str, digest: str) -> str:
-    """`WORKSPACE/ENVIRONMENT:VERSION-DIGEST`, spelled as image names must be; the digest keeps equal names of two workspaces apart.
+def suggested_name(workspace: str, environment: str, version: str, content: str) -> str:
+    """`WORKSPACE/ENVIRONMENT:VERSION-DIGEST`, spelled as image names must be.
+
+    The digest is of all four arguments, so that names which are spelled alike stay apart, and no workspace can push over another's image: the
+    digest of a context rests on checksums that whoever uploads it may choose (`x-ms-blob-content-md5`).
 
     Args:
-        workspace: its name.
+        workspace: its ARM id, compared without regard to case.
         environment: the environment's name.
         version: its version; that of an anonymous one may be a long digest.
-        digest: of the build context.
+        content: the digest of the build context.
     """
     tag = re.sub(r"[^A-Za-z0-9_.-]+", "-", version).strip(".-")[:100].rstrip(".-")
-    return f"{_part(workspace)}/{_part(environment)}:{tag or 'v'}-{digest[:12]}"
+    own = digest(workspace.lower(), environment, version, content, length=20)
+    return f"{_part(workspace.rpartition('/')[2])}/{_part(environment)}:{tag or 'v'}-{own}"
 
 
 def _part(name: str) -> str:
@@ -93,11 +100,17 @@ def builder_environment(own: Mapping[str, str]) -> dict[str, str]:
 
 
 def dockerfile_path(text: str, *, target: str) -> str:
-    """The Dockerfile's path below its context, in its plainest form; Invalid when it leaves the context."""
+    """The Dockerfile's path below its context, in its plainest form; Invalid when it leaves the context, or could be more than a path to a builder."""
     parts = [part for part in text.strip().split("/") if part not in ("", ".")]
     if text.strip().startswith("/") or ".." in parts or not parts:
         raise Invalid(
             f"{target}: the Dockerfile's path '{text}' leaves the build context. Give its path below the context's folder.", target=target
+        )
+    if not _DOCKERFILE.fullmatch(text.strip()):
+        raise Invalid(
+            f"{target}: the Dockerfile's path '{printable(text)}' has other characters than letters, digits, spaces and ._/+@=~()-, "
+            "which builders may take for something else. Rename the Dockerfile, and register a new version.",
+            target=target,
         )
     return "/".join(parts)
 

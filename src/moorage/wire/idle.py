@@ -168,7 +168,7 @@ FIELDS: Sequence[Idle] = (
     Idle(
         "online-deployment", "data_collector", "properties.dataCollector", "stored; nothing is collected", "requests and answers are not stored",
         "Write them from the scoring script.",
-        lambda value: _says_nothing(value) or (isinstance(value, Mapping) and not any(map(_collects, (value.get("collections") or {}).values()))),
+        lambda value: _says_nothing(value) or (isinstance(value, Mapping) and not _collects(value.get("collections"))),
     ),
     Idle(
         "online-deployment", "app_insights_enabled", "properties.appInsightsEnabled", _STORED, "there is no Application Insights outside Azure",
@@ -195,8 +195,11 @@ _KEPT: Mapping[str, later.Later] = {
 }
 
 
-def _collects(collection: object) -> bool:
-    return isinstance(collection, Mapping) and str(collection.get("dataCollectionMode")).lower() == "enabled"
+def _collects(collections: object) -> bool:
+    if not isinstance(collections, Mapping):
+        return not _says_nothing(collections)
+    each = (one.get("dataCollectionMode") for one in collections.values() if isinstance(one, Mapping))
+    return any(str(mode).lower() == "enabled" for mode in each)
 
 
 def warnings(type: str, resource: Manifest) -> list[str]:

@@ -17,7 +17,7 @@ from moorage.errors import Invalid, Unavailable
 from moorage.ids import digest
 from moorage.server.blobstore import BlobStore
 from moorage.specs.image_build import dockerfile_path
-from moorage.store import Store, Transaction
+from moorage.store import Blob, Store, Transaction
 from moorage.wire.assets import BuildContext
 
 _PAGE = 5000
@@ -69,10 +69,21 @@ def listed(tx: Transaction, address: str) -> dict[str, ContextFile]:
     found: dict[str, ContextFile] = {}
     after = ""
     while page := tx.blobs.list(container, prefix=prefix, after=after, limit=_PAGE):
-        # A blob's md5 is missing where it was uploaded in blocks; its etag changes with each write.
-        found |= {blob.name[len(prefix) :]: ContextFile(blob.name, blob.size, blob.md5 or blob.etag) for blob in page}
+        found |= {blob.name[len(prefix) :]: _file(blob) for blob in page}
         after = page[-1].name
     return found
+
+
+def _file(blob: Blob) -> ContextFile:
+    # Its md5 is missing where it was uploaded in blocks; its etag changes with each write.
+    return ContextFile(blob.name, blob.size, blob.md5 or blob.etag)
+
+
+def _changed(label: str) -> Invalid:
+    return Invalid(
+        f"The build context of {label} changed after the image was asked for. Register a version of its own for it.",
+        code="BuildContextChanged",
+    )
 
 
 def _digest(dockerfile: str, files: Mapping[str, ContextFile]) -> str:
@@ -89,10 +100,7 @@ async def download(store: Store, blobs: BlobStore, context: BuildContext, folder
     files = await store.read(lambda tx: listed(tx, context.address))
     label = f"environment '{context.environment}:{context.version}'"
     if _digest(context.dockerfile, files) != context.digest:
-        raise Invalid(
-            f"The build context of {label} changed after the image was asked for. Register a version of its own for it.",
-            code="BuildContextChanged",
-        )
+        raise _changed(label)
     size = sum(each.size for each in files.values())
     what = f"The build context of {label} ({len(files)} files, {size:,} bytes)"
     here = ""
@@ -102,7 +110,11 @@ async def download(store: Store, blobs: BlobStore, context: BuildContext, folder
             raise OSError(errno.ENOSPC, f"{free:,} bytes are free")
         for here, each in files.items():
             path = folder.joinpath(*_parts(here, label))
-            await _write(path, blobs.stream(await blobs.get(context.address.partition("/")[0], each.blob)), each.size)
+            blob = await blobs.get(context.address.partition("/")[0], each.blob)
+            if _file(blob) != each:
+                # After the list was made, and before its turn came: what is built would be neither the one nor the other.
+                raise _changed(label)
+            await _write(path, blobs.stream(blob), each.size)
     except OSError as error:
         if error.errno in FULL:
             raise Unavailable(

@@ -162,7 +162,7 @@ async def _make(services: Services, claim: Claim) -> Outcome:
     """Bring the context here, run the builder, and tidy up; errors of all of that are the build's outcome."""
     settings, build_row = services.settings, claim.build
     context = BuildContext(build_row.environment, build_row.version, build_row.address, build_row.dockerfile, build_row.digest)
-    name = suggested_name(claim.key.workspace.name, context.environment, context.version, context.digest)
+    name = suggested_name(claim.key.workspace.id, context.environment, context.version, context.digest)
     log = BuildLog(services.blobs, build_row.log)
     async with log.growing():
         try:

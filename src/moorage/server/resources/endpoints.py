@@ -91,9 +91,14 @@ def _next_generation(tx: Transaction, current: Resource | None) -> int:
     return max(before + 1, int(tx.now.timestamp() * 1000))
 
 
-def _check_changeable(current: Resource, place: Place) -> None:
+def _check_stays(current: Resource) -> None:
+    """What is sent to the cluster of an endpoint that goes would bring it back there, for good."""
     if current.state.get("deleting"):
         raise Conflict(f"Endpoint '{current.name}' is being deleted. Wait for that, then create it again.", code="EndpointDeleting")
+
+
+def _check_changeable(current: Resource, place: Place) -> None:
+    _check_stays(current)
     before = current.state.get("compute")
     if before is not None and before != place.compute.name:
         raise Conflict(
@@ -211,6 +216,7 @@ async def _regenerate(call: Call) -> Answer:
 
     def write(tx: Transaction) -> Operation:
         endpoint = tx.resources.get(call.key(ENDPOINTS))
+        _check_stays(endpoint)
         place = find_place(tx, call.workspace, str(endpoint.properties.get("compute")), target="properties.compute")
         if read_endpoint(endpoint.properties).auth is AuthMode.AML_TOKEN:
             endpoint = tx.resources.update(endpoint, state={**endpoint.state, _SINCE: _next_generation(tx, endpoint)})

@@ -65,6 +65,9 @@ def _link(call: Call, address: str) -> str:
 
 def _own_logs(tx: Transaction, job: Resource) -> list[str]:
     """Logs that the pods of a job with several processes each have stored themselves."""
+    if job.properties.get("jobType") in later.STORED_JOBS:
+        # It has no pods, and nobody has checked what it says of them.
+        return []
     distribution = job.properties.get("distribution") or {}
     if int(distribution.get("processCountPerInstance") or 1) <= 1:
         return []
