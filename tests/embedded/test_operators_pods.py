@@ -42,6 +42,7 @@ class World:
     cluster: LocalCluster
     store: Store
     endpoint: str
+    patience: timedelta = PATIENCE
 
     async def submit(self, kind: Kind, name: str, spec: Manifest) -> None:
         body = {
@@ -56,7 +57,7 @@ class World:
         await self.cluster.create(SECRET, {"metadata": {"name": f"{name}-access", "namespace": NAMESPACE}, "data": data})
 
     async def status(self, kind: Kind, name: str, holds: Callable[[Manifest], bool]) -> Manifest:
-        found = await until(self.cluster, kind, name, NAMESPACE, lambda each: holds(each.get("status") or {}), within=PATIENCE)
+        found = await until(self.cluster, kind, name, NAMESPACE, lambda each: holds(each.get("status") or {}), within=self.patience)
         status: Manifest = found["status"]
         return status
 

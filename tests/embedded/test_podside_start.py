@@ -93,6 +93,7 @@ def test_sigterm_reaches_every_process(shell: str, folder: Path) -> None:
     assert [each.splitlines()[-1:] for each in (out, *(log.read_text() for log in (folder / "logs").iterdir()))] == [["told"]] * 3
 
 
+@pytest.mark.slow  # it waits out the patience
 def test_a_process_that_ignores_sigterm_is_killed(shell: str, folder: Path) -> None:
     known = folder / "peers" / "instance.sh"
     known.write_text(known.read_text() + "patience=1\n")

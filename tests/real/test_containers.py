@@ -32,7 +32,7 @@ from tests.real.node_containers.check import check
 from tests.real.node_containers.images import PLAIN, REQUIREMENTS, SKLEARN
 from tests.real.node_containers.join import BUILDING, prepare
 from tests.real.workspace import TRAINING, Workspace, served_workspace
-from tests.sdk.flows.distributed import RANKS
+from tests.sdk.flows.distributed import RANKS, REDUCE
 from tests.stack.conftest import EXAMPLE, KUBECTL, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -296,6 +296,46 @@ def test_mpi_processes_of_two_pods_sum_their_ranks_under_the_restricted_standard
     pods = pods_of(kubectl, "mpi")
     assert len({pod["status"]["podIP"] for pod in pods}) == 2
     assert all(pod["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] for pod in pods)
+
+
+def test_processes_of_two_pods_find_each_other_in_an_image_that_is_not_ours(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "main.py").write_text(REDUCE)
+    spread = {"resources": {"instance_count": 2}, "distribution": {"type": "pytorch", "process_count_per_instance": 2}}
+    submit(workspace, tmp_path, "sum", "python3 main.py", environment={"image": SKLEARN}, code="code", **spread)
+    workspace.until(lambda: status(workspace, "sum") in ("Completed", "Failed"), "the job ends", SECONDS)
+    workspace.ok("job", "download", "--name", "sum", "--download-path", str(tmp_path / "down"), "--all")
+    logs = {each.name: each.read_text() for each in (tmp_path / "down").rglob("std_log*.txt")}
+    assert logs == {f"std_log_process_{rank}.txt": f"process {rank} of 4: 6\n" for rank in range(4)}
+
+
+def test_when_a_node_is_drained_all_instances_begin_anew_elsewhere(workspace: Workspace, kubectl: Kubectl, tmp_path: Path) -> None:
+    # In an image with nothing but a shell.
+    submit(
+        workspace, tmp_path, "drained", "until [ -e /tmp/gate ]; do sleep 0.1; done; echo through the gate", resources={"instance_count": 2}
+    )
+    workspace.until(lambda: status(workspace, "drained") == "Running", "the job runs", SECONDS)
+    first = {pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]: pod for pod in pods_of(kubectl, "drained")}
+    node = first["1"]["spec"]["nodeName"]
+    chosen = f"moorage.dev/job={first['1']['metadata']['labels']['moorage.dev/job']}"
+
+    def again() -> list[dict[str, Any]]:
+        """The pods of the second attempt, once all of them run the command."""
+        (job,) = [each for each in kubectl.get("trainingjobs", "-n", TRAINING)["items"] if each["spec"]["job"] == "drained"]
+        pods = [pod for pod in pods_of(kubectl, "drained") if "moorage.dev/peers" in pod["metadata"].get("annotations", {})]
+        going = job["status"].get("restarts") == 1 and job["status"]["phase"] == "Running"
+        return [pod for pod in pods if pod["status"].get("phase") == "Running"] if going else []
+
+    try:
+        kubectl("drain", node, "--force", "--delete-emptydir-data", f"--pod-selector={chosen}", f"--timeout={SECONDS}s")
+        until(lambda: len(again()) == 2, lambda: f"both run again: {kubectl('get', 'trainingjobs', '-n', TRAINING, '-o', 'yaml')}")
+        second = again()
+        assert {pod["spec"]["nodeName"] for pod in second} == {each.name for each in NODES} - {node}
+        for pod in second:
+            kubectl("exec", "-n", TRAINING, pod["metadata"]["name"], "-c", "main", "--", "touch", "/tmp/gate")
+        workspace.until(lambda: status(workspace, "drained") == "Completed", "the job is completed", SECONDS)
+    finally:
+        kubectl("uncordon", node)
 
 
 def test_a_job_that_takes_too_much_memory_says_so(workspace: Workspace, kubectl: Kubectl, tmp_path: Path) -> None:
