@@ -118,7 +118,7 @@ def test_the_users_variables_go_before_what_is_only_suggested() -> None:
 
 
 def test_every_implementation_is_told_of_hosts_and_shell() -> None:
-    told = settings.forced(Path("/f"), Path("/pkg/rsh"), 3)
+    told = settings.forced(Path("/f"), Path("/pkg/rsh"), 3, 2)
     for hosts in ("OMPI_MCA_orte_default_hostfile", "PRTE_MCA_prte_default_hostfile"):
         assert told[hosts] == "/f/hosts"
     for hosts in ("HYDRA_HOST_FILE", "I_MPI_HYDRA_HOST_FILE"):
@@ -131,6 +131,7 @@ def test_every_implementation_is_told_of_hosts_and_shell() -> None:
         "I_MPI_HYDRA_BOOTSTRAP_EXEC",
     ):
         assert told[agent] == "/pkg/rsh"
+    assert (told["I_MPI_HYDRA_BRANCH_COUNT"], told["I_MPI_PERHOST"]) == ("3", "2")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from datetime import timedelta
 from . import head, shell, worker
 from .instance import Failure, Place
 
+# Images are pulled when an instance is prepared, at different speeds, and may be of tens of gigabytes.
+_PATIENCE_SECONDS = 7200.0
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; answers the exit status."""
@@ -38,6 +41,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--index", type=int, required=True, help="which instance this is")
     parser.add_argument("--port", type=int, required=True, help="where rank 0's instance listens")
     parser.add_argument("--processes", type=int, default=1, help="processes on each instance")
-    parser.add_argument("--patience", type=float, default=1800, metavar="SECONDS", help="how long the instances wait for each other")
+    parser.add_argument(
+        "--patience", type=float, default=_PATIENCE_SECONDS, metavar="SECONDS", help="how long the instances wait for each other"
+    )
     parser.add_argument("command", help="the user's, for /bin/sh")
     return parser

@@ -40,19 +40,20 @@ def run(place: Place, command: str, processes: int) -> int:
     try:
         for name, text in settings.host_files(place.peers, processes, shared=settings.together(place.peers)).items():
             (folder / name).write_text(text, encoding="utf-8")
-        return _Head(place, [mpirun, "-n", str(processes * len(place.peers)), "/bin/sh", "-c", command], folder).run()
+        return _Head(place, [mpirun, "-n", str(processes * len(place.peers)), "/bin/sh", "-c", command], folder, processes).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Head:
-    def __init__(self, place: Place, arguments: list[str], folder: Path) -> None:
-        self._place, self._arguments, self._folder = place, arguments, folder
+    def __init__(self, place: Place, arguments: list[str], folder: Path, processes: int) -> None:
+        self._place, self._arguments, self._folder, self._processes = place, arguments, folder, processes
         self._inbox = Inbox()
         self._instances: dict[int, wire.Channel] = {}
         # Remote shells that wait for the instance's own connection, by number, with the instance.
         self._asked: dict[int, tuple[int, wire.Channel]] = {}
         self._numbers = 0
+        self._strangers: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._status: int | None = None
         self._failure: Failure | None = None
@@ -75,12 +76,19 @@ class _Head:
         return self._status or 0
 
     def _listen(self) -> socket.socket:
-        allowed = frozenset(self._place.peers)
         try:
-            return wire.listen(self._place.first, self._place.key, lambda host: host in allowed, self._met)
+            return wire.listen(self._place.first, self._place.key, self._accepts, self._met)
         except OSError as error:
             address = f"{self._place.address}:{self._place.port}"
             raise Failure("MpiSetupFailed", f"Rank 0's instance cannot listen on {address}: {error.strerror}.") from error
+
+    def _accepts(self, host: str) -> bool:
+        if host in self._place.peers:
+            return True
+        if host not in self._strangers:
+            self._strangers.add(host)
+            print(f"Connections from {host} are refused: no instance of the job has this address.", file=sys.stderr, flush=True)
+        return False
 
     def _gather(self) -> None:
         deadline = time.monotonic() + self._place.patience.total_seconds()
@@ -100,7 +108,7 @@ class _Head:
 
     def _start(self) -> None:
         environment = {**os.environ, **settings.suggested(os.environ, shared=settings.together(self._place.peers))}
-        environment.update(settings.forced(self._folder, Path(__file__).parent / "rsh", len(self._place.peers)))
+        environment.update(settings.forced(self._folder, Path(__file__).parent / "rsh", len(self._place.peers), self._processes))
         environment.update(shell.variables(self._place))
         self._process = process = subprocess.Popen(self._arguments, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         threading.Thread(target=lambda: self._inbox.put(self._ended, status_of(process)), daemon=True).start()

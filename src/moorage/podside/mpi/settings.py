@@ -50,13 +50,14 @@ def host_files(peers: Sequence[str], processes: int, *, shared: bool) -> dict[st
     }
 
 
-def forced(folder: Path, shell: Path, count: int) -> dict[str, str]:
+def forced(folder: Path, shell: Path, count: int, processes: int) -> dict[str, str]:
     """Variables without which the job would not run over its instances, whatever the image says.
 
     Args:
         folder: where the files of hosts are.
         shell: our remote shell.
         count: how many instances there are.
+        processes: how many run on each.
     """
     slots, machines, path = str(folder / SLOTS), str(folder / MACHINES), str(shell)
     return {
@@ -78,6 +79,8 @@ def forced(folder: Path, shell: Path, count: int) -> dict[str, str]:
         # Every instance is started from rank 0's, none by another one.
         "I_MPI_HYDRA_BRANCH_COUNT": str(count),
         "I_MPI_HYDRA_HOST_FILE": machines,
+        # It takes the names out of the file and not the numbers, and has as many processes on each as there are cores.
+        "I_MPI_PERHOST": str(processes),
     }
 
 

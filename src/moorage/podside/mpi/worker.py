@@ -41,6 +41,7 @@ class _Worker:
         channel = self._join()
         if channel is None:
             return self._status or 0
+        print("This instance is ready; the output of its processes stands in the log of process 0.", flush=True)
         threading.Thread(target=self._listen, args=(channel,), daemon=True).start()
         while self._status is None and self._failure is None:
             self._inbox.take(_REMINDER_SECONDS)
