@@ -259,6 +259,7 @@ def test_every_command_of_the_shim_loads_and_has_help(capfd: pytest.CaptureFixtu
         ("--no-wait", "--no-wait"),
         ("--no", "--no"),
         ("--n", "--n"),
+        ("--e", "--endpoint-name"),
         ("--none", "--none"),
         ("plain", "plain"),
     ],

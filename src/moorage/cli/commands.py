@@ -93,7 +93,7 @@ class Command(click.Command):
 def unabbreviated(word: str, known: Sequence[str]) -> str:
     """A word of the command line with the option written out whose beginning it is, when there is just one."""
     option, equals, value = word.partition("=")
-    if not option.startswith("--") or len(option) < 4 or option in known:
+    if not option.startswith("--") or len(option) < 3 or option in known:
         return word
     meant = [each for each in known if each.startswith(option)]
     return f"{meant[0]}{equals}{value}" if len(meant) == 1 else word

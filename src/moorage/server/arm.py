@@ -187,8 +187,7 @@ class Table:
         if found:
             allowed = ", ".join(sorted(found[0][0].routes))
             raise Invalid(f"{method} is not allowed here; allowed: {allowed}.", code="MethodNotAllowed")
-        instead = elsewhere(path)
-        raise NotFound(f"There is nothing at this address. {instead}".rstrip(), code="InvalidResourceType", target=unquote(path))
+        raise NotFound(f"There is nothing at this address.{elsewhere(path)}", code="InvalidResourceType", target=unquote(path))
 
     def _add(self, route: Route) -> None:
         node = self._root

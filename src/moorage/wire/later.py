@@ -87,10 +87,10 @@ _ELSEWHERE: tuple[tuple[str, str], ...] = (
 
 
 def elsewhere(path: str) -> str:
-    """What to do in place of what has no address here; "" when nothing is known about it."""
+    """What to do in place of what has no address here, as the end of a sentence's line; "" when nothing is known about it."""
     found = re.search(r"/workspaces/[^/]+/(?P<rest>.+)$", path, re.IGNORECASE)
     rest = found["rest"] if found else ""
-    return next((instead for pattern, instead in _ELSEWHERE if re.match(pattern, rest, re.IGNORECASE)), "")
+    return next((f" {instead}" for pattern, instead in _ELSEWHERE if re.match(pattern, rest, re.IGNORECASE)), "")
 
 
 def refusal(later: Later, *, target: str) -> Invalid:
