@@ -124,9 +124,11 @@ async def test_a_schedule_is_kept_disabled_and_neither_enabled_nor_triggered(ser
 async def test_the_old_sdk_is_given_an_operation_to_ask_since_it_cannot_read_an_answer_twice(service: Service) -> None:
     registry = WS.id.rpartition("/workspaces/")[0] + "/registries/azureml/environments/old/versions/1"
     for path, body in ((f"{WS.id}/schedules/s1", SCHEDULE), (registry, {"image": "i:1"})):
-        for version, old in (("1.34.1", True), ("1.35.2", False)):
-            headers = {"User-Agent": f"azure-ai-ml/{version} azsdk-python"}
-            answer = await service.user.put(path, json={"properties": body}, headers=headers)
+        named = ("azsdk-python-mgmt-machinelearningservices/0.1.0", "azsdk-python-arm_ml_service/1.0.0b1")
+        if path != registry:
+            named = ("azure-ai-ml/1.34.1 azsdk-python-mgmt-machinelearningservices/0.1.0", "azure-ai-ml/1.35.2 azsdk-python-arm_ml_service")
+        for agent, old in zip(named, (True, False), strict=True):
+            answer = await service.user.put(path, json={"properties": body}, headers={"User-Agent": agent})
             assert answer.status_code in ((202,) if old and path == registry else (200, 201)), answer.text
             assert ("azure-asyncoperation" in answer.headers) is old
             if old:

@@ -10,12 +10,15 @@ from moorage.store import Operation, Resource, Transaction
 
 _VERSION = re.compile(r"azure-ai-ml/1\.(\d+)\.")
 _CHANGED = 35
+# How its client of a registry called itself until then; the SDK's own name is missing there.
+_OLD_REGISTRY_CLIENT = "azsdk-python-mgmt-machinelearningservices/0.1.0"
 
 
 def is_old(call: Call) -> bool:
     """Whether the request comes from azure-ai-ml before 1.35."""
-    found = _VERSION.search(call.request.headers.get("user-agent", ""))
-    return found is not None and int(found[1]) < _CHANGED
+    agent = call.request.headers.get("user-agent", "")
+    found = _VERSION.search(agent)
+    return int(found[1]) < _CHANGED if found else agent.startswith(_OLD_REGISTRY_CLIENT)
 
 
 def conclude(tx: Transaction, call: Call, resource: Resource) -> Operation | None:
