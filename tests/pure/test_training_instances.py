@@ -68,6 +68,10 @@ def running(index: int, **more: Any) -> Manifest:
     return pod(index, "Running", fetch=terminated(0), upload=RUNNING, peers=terminated(0), main=RUNNING, **more)
 
 
+def renamed(given: Manifest) -> Manifest:
+    return {**given, "metadata": {**given["metadata"], "name": "another"}}
+
+
 def waiting(index: int, **more: Any) -> Manifest:
     return pod(index, fetch=terminated(0), upload=RUNNING, peers=RUNNING, **more)
 
@@ -283,7 +287,9 @@ def test_when_the_cluster_takes_an_instance_away_all_begin_anew_and_whoever_is_k
         ([waiting(0), waiting(1, conditions=DISRUPTED)], {}, False),
         (told(running(0), running(1)), {}, False),
         # Another pod has come for it.
-        ([*told(running(0), running(1))[:1], pod(1, uid="j1") | {"metadata": {**pod(1)["metadata"], "name": "another"}}], {}, True),
+        ([*told(running(0), running(1))[:1], renamed(pod(1))], {}, True),
+        # One whose download was killed was replaced before they met.
+        ([*told(running(0), running(1)), renamed(pod(1, "Failed", fetch=terminated(137)))], {}, False),
         # Others have failed because of it, and the Job has ended with them.
         (told(failed(0, 1, "09"), running(1, conditions=DISRUPTED)), FAILED, True),
         # One that is done is not missed.

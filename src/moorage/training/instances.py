@@ -77,7 +77,8 @@ def lost(pods: Sequence[Manifest], found: Layout) -> str:
         if disruption and disruption.get("status") == "True" and peers_of(pod):
             said = disruption.get("message") or disruption.get("reason") or "the cluster took it away"
             return f"{_capital(found.role(index))} was lost: {said.rstrip('.')}."
-        if named.get(index) != pod["metadata"]["name"] and not peers_of(pod):
+        # One that failed before they met was replaced by the Job, and stays beside its successor.
+        if named.get(index) != pod["metadata"]["name"] and not peers_of(pod) and phase_of(pod) != "Failed":
             return f"{_capital(found.role(index))} was lost: its pod {named.get(index)} is gone."
     return ""
 
@@ -150,7 +151,7 @@ def _state(pod: Manifest) -> Outcome:
 
 
 def _failure(condition: Manifest, pods: Sequence[Manifest], found: Layout) -> Outcome:
-    over = [pod for pod in pods if phase_of(pod) == "Failed" and index_of(pod) is not None]
+    over = [pod for pod in newest(pods, found).values() if phase_of(pod) == "Failed"]
     first = min(over, key=_when(str(condition.get("message") or "")), default=None)
     if first is None:
         return job_failure(condition, None)
