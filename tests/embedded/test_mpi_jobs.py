@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from moorage.errors import NotFound
 from moorage.kube.cluster import LogOptions
 from moorage.kube.kinds import POD, TRAINING_JOB
+from moorage.specs.distribution import index_of
 from moorage.specs.manifest import Manifest
 from moorage.testing.world import until
 
@@ -59,6 +62,19 @@ async def phase(world: World, name: str, *wanted: str) -> Manifest:
 
 async def finished(world: World, name: str) -> Manifest:
     return await phase(world, name, "Completed", "Failed", "Canceled")
+
+
+async def both_running(world: World, name: str) -> Manifest:
+    said = "The command is running on 2 instances."
+    found = await until(
+        world.cluster, TRAINING_JOB, name, NAMESPACE, lambda each: (each.get("status") or {}).get("message") == said, within=PATIENCE
+    )
+    status: Manifest = found["status"]
+    return status
+
+
+async def pod_of(world: World, summary: Manifest) -> Manifest:
+    return await world.cluster.get(POD, summary["name"], NAMESPACE)
 
 
 async def log_of(world: World, pod: str) -> str:
@@ -111,11 +127,7 @@ async def test_an_image_without_python_fails_the_job_at_once_with_the_remedy(wor
 @pytest.mark.slow  # two pods with Open MPI, and their end: a few seconds more than the fast ring has to give
 async def test_cancelling_ends_every_process(world: World) -> None:
     await world.submit(TRAINING_JOB, "long", mpi('echo "process $$"; exec sleep 600', 2, 1))
-    both = "The command is running on 2 instances."
-    found = await until(
-        world.cluster, TRAINING_JOB, "long", NAMESPACE, lambda each: (each.get("status") or {}).get("message") == both, within=PATIENCE
-    )
-    status = found["status"]
+    status = await both_running(world, "long")
     (first,) = [each["name"] for each in status["pods"] if each["rank"] == 0]
     async with asyncio.timeout(PATIENCE.total_seconds()):
         while len(said := [line for line in (await log_of(world, first)).splitlines() if line.startswith("process ")]) < 2:
@@ -127,3 +139,22 @@ async def test_cancelling_ends_every_process(world: World) -> None:
     assert (status["phase"], status["reason"]) == ("Canceled", "CancelRequested")
     assert (await world.cluster.list(POD, NAMESPACE)).items == []
     assert not any(map(alive, pids))
+
+
+@with_open_mpi
+@pytest.mark.slow  # four pods with Open MPI
+async def test_when_the_cluster_takes_an_instance_all_begin_anew_under_mpirun(world: World) -> None:
+    # The second time there is a file to find, so that it ends.
+    world.store.blobs["c/code/first"] = b""
+    await world.submit(TRAINING_JOB, "again", mpi("[ -e again ] && exit 0; exec sleep 600", 2, 1, code={"uri": "c/code"}))
+    pods = [await pod_of(world, each) for each in (await both_running(world, "again"))["pods"]]
+    world.store.blobs["c/code/again"] = b""
+    lost = next(pod for pod in pods if index_of(pod) == 1)
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    conditions = [*lost["status"]["conditions"], condition]
+    await world.cluster.patch(POD, lost["metadata"]["name"], NAMESPACE, {"status": {"conditions": conditions}}, subresource="status")
+    # The operator may have been quicker, and taken all pods away.
+    with suppress(NotFound):
+        await world.cluster.delete(POD, lost["metadata"]["name"], NAMESPACE)
+    status = await finished(world, "again")
+    assert (status["phase"], status["restarts"]) == ("Completed", 1), status
