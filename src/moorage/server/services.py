@@ -71,9 +71,9 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
         stack.push_async_callback(artifacts.close)
         blobs = BlobStore(store, artifacts, settings.blob_limit, now)
         stack.push_async_callback(blobs.close)
-        services = Services(
         imports = Imports()
         stack.push_async_callback(imports.close)
+        services = Services(
             settings=settings,
             store=store,
             blobs=blobs,
