@@ -16,8 +16,8 @@ from moorage.kube.configuration import Child, ControllerConfig, Labelled, OwnedT
 from moorage.kube.controller import Controller
 from moorage.kube.informer import Informers
 from moorage.kube.kinds import CONFIG_MAP, EVENT, JOB, POD, PVC, SECRET, TRAINING_JOB
-from moorage.kube.metadata import controller_uid, name_of, uid_of
-from moorage.kube.reconcile import Observed, Plan
+from moorage.kube.metadata import controller_uid, name_of, uid_of, version_of
+from moorage.kube.reconcile import Note, Observed, Plan
 from moorage.specs.manifest import Manifest
 from moorage.testing.builders import a_claim, a_config_map, a_job, a_pod, a_secret, a_training_job
 from moorage.testing.faults import Request, WiredCluster
@@ -203,6 +203,34 @@ async def test_descendants_are_found_by_owner_and_by_label_and_wake_the_parent(c
         await cluster.delete(TRAINING_JOB, "j", "default")
         await cluster.delete(JOB, "j", "default")
         await until_gone(cluster, JOB, "j", "default")
+
+
+async def test_a_descendant_is_annotated_once_and_not_one_that_has_taken_its_place(cluster: WiredCluster) -> None:
+    first: list[Manifest] = []
+
+    def plan(seen: Observed) -> Plan:
+        pods = list(seen.children["Pod"])
+        first.extend(pods[: 1 - len(first)])
+        # Of a plan that is late: the pod as it was seen at first, whatever has its name by now.
+        return Plan(status={"message": " ".join(uid_of(pod) for pod in pods)}, notes=[Note(pod, {"told": "yes"}) for pod in first])
+
+    descendant = Labelled(POD, ("moorage.dev/job",), lambda parent: (name_of(parent),))
+    config = ControllerConfig("test", TRAINING_JOB, plan, MANAGER, descendants=(descendant,))
+    async with running(cluster, config):
+        await cluster.create(TRAINING_JOB, a_training_job("j"))
+        noted = a_pod("p", labels={"moorage.dev/job": "j"})
+        noted["metadata"]["annotations"] = {"mine": "too"}
+        await cluster.create(POD, noted)
+        told = await until(cluster, POD, "p", "default", lambda pod: "told" in pod["metadata"]["annotations"])
+        assert told["metadata"]["annotations"] == {"mine": "too", "told": "yes"}
+        await settled(cluster)
+        assert (await cluster.get(POD, "p", "default"))["metadata"]["resourceVersion"] == version_of(told)
+        await cluster.delete(POD, "p", "default", grace=timedelta(0))
+        await until_gone(cluster, POD, "p", "default")
+        other = await cluster.create(POD, a_pod("p", labels={"moorage.dev/job": "j"}))
+        await until(cluster, TRAINING_JOB, "j", "default", message_is(uid_of(other)))
+        await settled(cluster)
+        assert "told" not in ((await cluster.get(POD, "p", "default"))["metadata"].get("annotations") or {})
 
 
 async def test_a_related_object_wakes_the_parents_it_concerns(cluster: WiredCluster) -> None:
