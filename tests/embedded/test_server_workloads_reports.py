@@ -201,6 +201,23 @@ async def test_what_the_cluster_refuses_fails_at_once(tmp_path: Path) -> None:
             assert (await service.ended(deployed))["error"]["message"] == words
 
 
+async def test_a_field_that_an_older_extension_does_not_know_names_the_remedy(tmp_path: Path) -> None:
+    async with running(tmp_path) as service:
+        agent = await service.attached()
+        async with agent.connected():
+            created = await service.operation("PUT", "onlineEndpoints/digits", endpoint_body(authMode="AMLToken"))
+            endpoint = await agent.has("digits")
+            words = (
+                "The cluster did not take the OnlineEndpoint: failed to create typed patch object: .spec.auth: field not declared in schema"
+            )
+            await agent.report(event(endpoint, words, "NotApplied"))
+            message = (await service.ended(created))["error"]["message"]
+            assert message.startswith(words) and "older than this service. Bring it up to date there (moorage extension create" in message
+            # The agent tries again, and succeeds once the definition has the field.
+            await agent.report(agent.status(endpoint, {}))
+            assert (await service.call("GET", "onlineEndpoints/digits"))["properties"]["provisioningState"] == "Succeeded"
+
+
 async def test_settling_everything_again_changes_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as service:
         await service.seed()
@@ -233,3 +250,17 @@ async def test_a_forced_detach_does_not_wait_for_a_cluster_that_is_away(tmp_path
             await agent.until(lambda agent: not agent.objects)
             await agent.report(inventory(), gone(key_of(object_of("j1"))))
         assert (await service.ended(await service.operation("PUT", "computes/local", compute_body(CLUSTER))))["status"] == "Succeeded"
+
+
+async def test_logs_that_the_pods_of_several_processes_store_themselves_are_named_too(attached: tuple[Service, Agent]) -> None:
+    service, agent = attached
+    job = f"job{next(_numbers)}"
+    spread = {"resources": {"instanceCount": 2}, "distribution": {"distributionType": "PyTorch", "processCountPerInstance": 2}}
+    await service.call("PUT", f"jobs/{job}", job_body(**spread), status=201)
+    place = (await agent.has(job))["spec"]["artifactsUri"]
+    container, _, folder = place.partition("/")
+    await service.services.blobs.append(container, f"{folder}/user_logs/std_log_process_1.txt", b"of one", at=0)
+    details = await service.call("GET", f"/history/v1.0{WS.id}/runs/{job}/details")
+    assert list(details["logFiles"]) == ["user_logs/std_log_process_1.txt"]
+    text = await service.user.get(details["logFiles"]["user_logs/std_log_process_1.txt"], headers={"Authorization": ""})
+    assert text.content == b"of one"

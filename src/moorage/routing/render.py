@@ -54,7 +54,7 @@ def _mirrored(shares: Mapping[str, int], silent: Collection[str]) -> dict[str, i
 
 
 def _terms(auth: Manifest | None) -> TokenTerms | None:
-    """None where the cluster's definitions are older than the workspace service and have dropped the field: then nobody is let in."""
+    """None where it is missing, as in an object that nobody but a user can have written: then nobody is let in."""
     return TokenTerms(auth["audience"], auth["generation"], tuple(auth["publicKeys"])) if auth else None
 
 

@@ -14,6 +14,12 @@ ENDPOINTS = "onlineEndpoints"
 DEPLOYMENTS = "onlineEndpoints/deployments"
 # Reason of the agent's event about an object that its cluster does not take.
 REFUSED = "NotApplied"
+# Kubernetes' words for a field that a definition does not have (structured-merge-diff, typed).
+_UNDECLARED = "field not declared in schema"
+_OLDER = (
+    "The extension in the cluster is older than this service. Bring it up to date there (moorage extension create with its settings, or moorage up); "
+    "what was asked for is then carried out."
+)
 
 
 def settle_endpoint(tx: Transaction, object: DesiredObject) -> None:
@@ -33,7 +39,8 @@ def settle_endpoint(tx: Transaction, object: DesiredObject) -> None:
 
 def _refusal(tx: Transaction, object: DesiredObject) -> str:
     """Why the cluster would not take the object, in the agent's words; empty when it said nothing of the kind since it was sent."""
-    return next((each.message for each in reversed(tx.reports.events(object.cluster, object.name)) if each.reason == REFUSED), "")
+    said = next((each.message for each in reversed(tx.reports.events(object.cluster, object.name)) if each.reason == REFUSED), "")
+    return f"{said} {_OLDER}" if _UNDECLARED in said else said
 
 
 def settle_deployment(tx: Transaction, object: DesiredObject) -> None:
