@@ -257,7 +257,8 @@ async def test_logs_that_the_pods_of_several_processes_store_themselves_are_name
     job = f"job{next(_numbers)}"
     spread = {"resources": {"instanceCount": 2}, "distribution": {"distributionType": "PyTorch", "processCountPerInstance": 2}}
     await service.call("PUT", f"jobs/{job}", job_body(**spread), status=201)
-    place = (await agent.has(job))["spec"]["artifactsUri"]
+    async with agent.connected():
+        place = (await agent.has(job))["spec"]["artifactsUri"]
     container, _, folder = place.partition("/")
     await service.services.blobs.append(container, f"{folder}/user_logs/std_log_process_1.txt", b"of one", at=0)
     details = await service.call("GET", f"/history/v1.0{WS.id}/runs/{job}/details")
