@@ -137,6 +137,36 @@ async def test_a_copy_that_fails_when_nobody_waits_any_more_tells_the_next_who_a
     assert begun == 2, "told once, it is tried again"
 
 
+async def test_whoever_hears_late_of_a_failure_lets_a_copy_that_was_begun_anew_go_on() -> None:
+    imports, failing, ending, begun = Imports(), asyncio.Event(), asyncio.Event(), 0
+
+    async def fails() -> None:
+        await failing.wait()
+        raise Invalid("The file cannot be read.")
+
+    async def lasts() -> None:
+        nonlocal begun
+        begun += 1
+        await ending.wait()
+
+    async def first() -> None:
+        with pytest.raises(Invalid):
+            await imports.finish("a", fails, within=timedelta(seconds=60))
+        assert await imports.finish("a", lasts, within=timedelta(0)) is False
+
+    async def second() -> None:
+        with pytest.raises(Invalid):
+            await imports.finish("a", fails, within=timedelta(seconds=60))
+
+    waiting = asyncio.gather(first(), second())
+    await asyncio.sleep(0)
+    failing.set()
+    await waiting
+    assert await imports.finish("a", lasts, within=timedelta(0)) is False and begun == 1, "it is the one that was begun anew"
+    ending.set()
+    assert await imports.finish("a", lasts, within=timedelta(seconds=60)) and begun == 1
+
+
 class SetClock:
     """The present, and as much later as a test says."""
 

@@ -22,7 +22,7 @@ class Imports:
         done, _ = await asyncio.wait({task}, timeout=within.total_seconds())
         if not done:
             return False
-        self._running.pop(name, None)
+        self._drop(name, task)
         await task
         return True
 
@@ -36,4 +36,9 @@ class Imports:
     def _forget(self, name: str, ended: asyncio.Task[None]) -> None:
         # One that failed stays for the next asker. Its error counts as seen from here on: the event loop would log it.
         if ended.cancelled() or ended.exception() is None:
-            self._running.pop(name, None)
+            self._drop(name, ended)
+
+    def _drop(self, name: str, ended: asyncio.Task[None]) -> None:
+        # Of several who waited, one may have begun it anew by the time that the next hears of the end.
+        if self._running.get(name) is ended:
+            del self._running[name]
