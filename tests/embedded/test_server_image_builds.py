@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.embedded.server_workloads_peers import WS, Service, deployment_body, 
 
 from moorage.errors import MoorageError
 from moorage.server.blobstore import BlobStore
+from moorage.server.images.builder import workplace
 from moorage.server.images.context import describe, download
 from moorage.specs.image_build import BUILD_LOG
 from moorage.store import Blob
@@ -311,6 +313,19 @@ async def test_a_context_that_changed_meanwhile_and_one_that_is_no_tree_are_refu
     await service.services.blobs.put(container, f"{path}/more/below", b"y")
     with pytest.raises(MoorageError, match="cannot be written as files"):
         await download(service.services.store, service.services.blobs, await described(service, "e2"), tmp_path / "one")
+
+
+async def test_builds_that_begin_while_others_end_have_their_folders(tmp_path: Path) -> None:
+    left = tmp_path / "builds" / "build-left" / "context"
+    left.mkdir(parents=True)
+
+    async def one_after_another() -> None:
+        for _ in range(25):
+            async with workplace(tmp_path / "builds") as place:
+                (place.context / "Dockerfile").write_text("x")
+
+    await asyncio.gather(*(one_after_another() for _ in range(4)))
+    assert [path.name for path in (tmp_path / "builds").iterdir()] == ["lock"]
 
 
 class Meddled(BlobStore):

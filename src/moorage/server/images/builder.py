@@ -127,7 +127,12 @@ def _removed(place: Workplace) -> None:
 def _clear(parent: Path) -> None:
     """Remove what killed services left; a folder whose lock is held belongs to a running build."""
     for folder in parent.glob("build-*"):
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # It is on its way out: another build's end removes it just now, or was killed in the middle of that.
+            _remove(folder)
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
