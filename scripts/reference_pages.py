@@ -316,7 +316,9 @@ def not_yet() -> str:
         ),
         "## Fields that are refused",
         "A document with one of these is refused with its line and the reason. Values that are refused: [documents](documents.md), [limits](../limits.md).",
-        table(("document", "field", "reason"), [(kind, _code(name), why) for kind, refused in FIELDS.items() for name, why in refused.items()]),
+        table(
+            ("document", "field", "reason"), [(kind, _code(name), why) for kind, refused in FIELDS.items() for name, why in refused.items()]
+        ),
     )
 
 

@@ -137,7 +137,11 @@ def test_the_shared_claim_is_asked_for_only_with_an_environment_to_prepare() -> 
     [
         ({"resources": {"instanceType": "huge"}}, "UnknownInstanceType", "It has: defaultinstancetype, gpu"),
         ({"command": "echo ${{inputs.x}}"}, "UnknownReference", "inputs.data, inputs.n, outputs.model"),
-        ({"distribution": {"type": "TensorFlow", "workerCount": 3}}, "DistributionMismatch", "workerCount is 3, but resources.instanceCount is 1"),
+        (
+            {"distribution": {"type": "TensorFlow", "workerCount": 3}},
+            "DistributionMismatch",
+            "workerCount is 3, but resources.instanceCount is 1",
+        ),
         ({"inputs": {"data": {"type": "uri_file"}}, "command": "x"}, "InputWithoutUri", "Input 'data' has no uri"),
     ],
 )
