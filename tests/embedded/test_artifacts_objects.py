@@ -1,4 +1,4 @@
-"""Objects on a real disk, and what a full disk says."""
+"""Objects on a real disk and in a bucket, and what a full disk says."""
 
 from __future__ import annotations
 
@@ -6,17 +6,33 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.fixtures.bucket import place, places
 
 from moorage.artifacts import PIECE, Artifacts
 from moorage.errors import Invalid, NotFound, Unavailable
 
+pytest_plugins = ["tests.fixtures.buckets"]
+
+
+@pytest.fixture(params=places())
+async def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Artifacts]:
+    opened = Artifacts.open(place(request, tmp_path / "a b"))
+    yield opened
+    await opened.close()
+
 
 @pytest.fixture
-def artifacts(tmp_path: Path) -> Artifacts:
+def on_disk(tmp_path: Path) -> Artifacts:
     return Artifacts.open((tmp_path / "a b").as_uri())
+
+
+async def test_a_place_is_tried_and_left_as_it_was(artifacts: Artifacts) -> None:
+    await artifacts.check()
+    assert [name async for name, _ in artifacts.list()] == []
 
 
 async def test_objects_are_laid_end_to_end_and_read_in_any_range(artifacts: Artifacts) -> None:
@@ -31,16 +47,33 @@ async def test_objects_are_laid_end_to_end_and_read_in_any_range(artifacts: Arti
     assert sorted([size async for _, size in artifacts.list("c")]) == [1, 500, 1000]
 
 
-async def test_what_is_gone_is_said_so_and_deleting_it_again_is_no_error(artifacts: Artifacts, tmp_path: Path) -> None:
-    object = artifacts.new_object("c")
+async def test_what_is_gone_is_said_so_and_deleting_it_again_is_no_error(artifacts: Artifacts) -> None:
+    object, other = artifacts.new_object("c"), artifacts.new_object("c")
     await artifacts.put(object, b"x")
-    # What a killed process leaves of an object it was writing.
-    (tmp_path / "a b" / f"{object}#1").write_bytes(b"half")
-    await artifacts.delete([object])
-    await artifacts.delete([object])
-    assert [path for path in (tmp_path / "a b").rglob("*") if path.is_file()] == []
-    with pytest.raises(NotFound):
+    await artifacts.delete([other, object])
+    await artifacts.delete([object, other])
+    assert [name async for name, _ in artifacts.list()] == []
+    with pytest.raises(NotFound) as caught:
         await artifacts.get(object, 0, 1)
+    assert caught.value.code == "BlobNotFound"
+
+
+async def test_what_a_killed_process_left_goes_with_the_object(on_disk: Artifacts, tmp_path: Path) -> None:
+    object = on_disk.new_object("c")
+    await on_disk.put(object, b"x")
+    (tmp_path / "a b" / f"{object}#1").write_bytes(b"half")
+    await on_disk.delete([object])
+    assert [path for path in (tmp_path / "a b").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow  # thousands of requests to a bucket
+async def test_more_objects_than_a_page_are_listed_and_deleted(artifacts: Artifacts) -> None:
+    objects = [artifacts.new_object("c") for _ in range(2100)]
+    for at in range(0, len(objects), 100):
+        await asyncio.gather(*(artifacts.put(each, b"x") for each in objects[at : at + 100]))
+    assert sorted([name async for name, _ in artifacts.list("c")]) == sorted(objects)
+    await artifacts.delete(objects[:-1])
+    assert [name async for name, _ in artifacts.list()] == objects[-1:]
 
 
 async def test_a_caller_that_gives_up_disturbs_nobody(artifacts: Artifacts) -> None:
@@ -76,7 +109,7 @@ def test_a_full_disk_is_told_apart_and_leaves_no_object(tmp_path: Path) -> None:
     assert done.stdout.split("\n")[:2] == ["InsufficientStorage", "[]"], done.stderr
 
 
-@pytest.mark.parametrize("url", ["ftp://x/y", "", "file:///proc/nowhere/x"])
+@pytest.mark.parametrize("url", ["ftp://x/y", "", "file:///proc/nowhere/x", "memory:///", "https://x/y"])
 def test_a_place_that_cannot_be_used_is_refused(url: str) -> None:
     with pytest.raises((Invalid, Unavailable)):
         Artifacts.open(url)

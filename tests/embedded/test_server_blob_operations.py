@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import httpx2
 import pytest
 from tests.fixtures.blobs import Container
+from tests.fixtures.bucket import place, places
 from tests.fixtures.served import BASE, Served
 
 from moorage.errors import Conflict, MoorageError
@@ -27,7 +28,13 @@ from moorage.server.founding import ensure_workspace
 from moorage.server.upkeep import tidy
 from moorage.store import Blob, Transaction
 
-pytest_plugins = ["tests.fixtures.service"]
+pytest_plugins = ["tests.fixtures.service", "tests.fixtures.buckets"]
+
+
+# Slow on a bucket: every test starts a service, whose requests go to a server of another process.
+@pytest.fixture(params=places(slow=True))
+def artifacts_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return place(request, tmp_path / "artifacts")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Slow: each test starts a service, and one moves a GiB.
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import socket
@@ -18,14 +19,18 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from pydantic import SecretStr
+from tests.fixtures.bucket import place, places
 from tests.fixtures.process import Serving, serving
 
+from moorage.artifacts import Artifacts
 from moorage.client.blobs import Container
 from moorage.client.snapshot import File
 from moorage.server.services import open_services
 from moorage.server.settings import Settings
 from moorage.server.upkeep import tidy
 
+pytest_plugins = ["tests.fixtures.buckets"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 MEBIBYTE = 1 << 20
 
@@ -58,8 +63,10 @@ def kept(home: Path) -> list[Path]:
     return [path for path in (home / "server" / "artifacts").rglob("*") if path.is_file()]
 
 
-def stored(home: Path) -> int:
-    """Bytes of artifacts on the disk, whole or not."""
+def stored(home: Path, url: str) -> int:
+    """Bytes of artifacts: on the disk, whole or not, or in a bucket."""
+    if not url.startswith("file:"):
+        return sum(size for _, size in asyncio.run(listed(url)))
     total = 0
     for path in kept(home):
         try:
@@ -107,8 +114,12 @@ def test_a_slow_reader_is_not_read_ahead_for(service: Serving) -> None:
     assert service.peak - before < 100 * MEBIBYTE
 
 
-def _killed_in_a_block(home: Path) -> None:
-    with serving(home) as service:
+async def listed(url: str) -> list[tuple[str, int]]:
+    return [each async for each in Artifacts.open(url).list()]
+
+
+def _killed_in_a_block(home: Path, url: str) -> None:
+    with serving(home, {"MOORAGE_ARTIFACTS_URL": url}) as service:
         with client(service) as http:
             assert http.put(address(service, "b", "comp=block&blockid=YQ=="), content=b"staged").status_code == 201
         with connected(service) as stream:
@@ -116,27 +127,38 @@ def _killed_in_a_block(home: Path) -> None:
             head = f"PUT {where.path}?{where.query} HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Length: {64 * MEBIBYTE}\r\n\r\n"
             stream.sendall(head.encode() + bytes(40 * MEBIBYTE))
             deadline = time.monotonic() + 90
-            while stored(home) <= 8 * MEBIBYTE:
+            while stored(home, url) <= 8 * MEBIBYTE:
                 assert time.monotonic() < deadline, "nothing of the block was written"
                 time.sleep(0.02)
             service.process.kill()
             service.process.wait()
 
 
-async def test_a_kill_in_the_middle_of_a_block_leaves_nothing_visible_and_nothing_for_good(tmp_path: Path) -> None:
+@pytest.fixture(params=places())
+def artifacts_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return place(request, tmp_path / "home" / "server" / "artifacts")
+
+
+def test_a_kill_in_the_middle_of_a_block_leaves_nothing_visible_and_nothing_for_good(tmp_path: Path, artifacts_url: str) -> None:
     home = tmp_path / "home"
-    _killed_in_a_block(home)
-    with serving(home) as service, client(service) as http:
+    _killed_in_a_block(home, artifacts_url)
+    with serving(home, {"MOORAGE_ARTIFACTS_URL": artifacts_url}) as service, client(service) as http:
         assert http.get(address(service, "b")).status_code == 404
         staged = http.get(address(service, "b", "comp=blocklist&blocklisttype=all")).text
         assert "YQ==" in staged and "Yg==" not in staged
     days: list[int] = [0]
-    async with open_services(Settings(home=home), now=lambda: datetime.now(UTC) + timedelta(days=days[0])) as services:
-        await tidy(services)
-        assert stored(home) > 8 * MEBIBYTE
-        days[0] = 2
-        await tidy(services)
-    assert kept(home) == []
+
+    async def tidied() -> None:
+        settings = Settings(home=home, artifacts_url=SecretStr(artifacts_url))
+        async with open_services(settings, now=lambda: datetime.now(UTC) + timedelta(days=days[0])) as services:
+            await tidy(services)
+
+    asyncio.run(tidied())
+    assert stored(home, artifacts_url) > 8 * MEBIBYTE
+    days[0] = 2
+    asyncio.run(tidied())
+    assert stored(home, artifacts_url) == 0
+    assert artifacts_url.startswith("file:") is (home / "server" / "artifacts").exists() and kept(home) == []
 
 
 def test_a_connection_serves_many_requests_refusals_among_them(service: Serving) -> None:

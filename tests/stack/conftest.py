@@ -42,6 +42,7 @@ class Stack:
     home: Path
     ports: tuple[int, int]
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -50,6 +51,7 @@ class Stack:
             "MOORAGE_HOME": str(self.home),
             "KUBECONFIG": str(self.home / "cluster" / "kubeconfig"),
             "HOME": str(self.home.parent),
+            **self.settings,
         }
 
     def run(self, *words: str, timeout: float = 110, cwd: Path = ROOT) -> Ran:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from uuid import uuid4
 
 from starlette.requests import Request
@@ -63,8 +63,20 @@ async def get(asked: Asked) -> Response:
         if request.headers.get("x-ms-range-get-content-md5", "").lower() == "true":
             return await _checked_range(asked, blob, start, end, headers)
     headers["Content-Length"] = str(end - start)
-    body = asked.services.blobs.stream(blob, start, end)
+    body = await _begun(asked.services.blobs.stream(blob, start, end))
     return StreamingResponse(body, 200 if span is None else 206, headers, media_type=blob.content_type)
+
+
+async def _begun(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, the first of them read, so that a store that is away is said with a status and not by a broken connection."""
+    first = await anext(body, b"")
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in body:
+            yield chunk
+
+    return whole()
 
 
 async def _checked_range(asked: Asked, blob: Blob, start: int, end: int, headers: dict[str, str]) -> Response:

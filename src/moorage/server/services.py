@@ -69,6 +69,7 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
         stack.push_async_callback(store.close)
         artifacts = Artifacts.open(settings.artifacts)
         stack.push_async_callback(artifacts.close)
+        await artifacts.check()
         blobs = BlobStore(store, artifacts, settings.blob_limit, now)
         stack.push_async_callback(blobs.close)
         imports = Imports()
@@ -80,8 +81,8 @@ async def open_services(settings: Settings, *, now: Clock = clock.now) -> AsyncI
             tokens=Tokens(signing_key(settings.keys / "signing.pem"), now=now),
             scoring=_scoring(settings, now),
             links=Links(secret_key(settings.keys / "links.key"), now=now),
-            metrics=CollectorRegistry(),
             imports=imports,
+            metrics=CollectorRegistry(),
             now=now,
         )
         await store.write(lambda tx: ensure_workspace(tx, settings.default_workspace, {"location": settings.location, "properties": {}}))
