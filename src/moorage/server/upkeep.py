@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from moorage.errors import MoorageError
+from moorage.server.background import background
 from moorage.server.services import Services
 from moorage.server.webcopies import forget_unused
 from moorage.store import Transaction
@@ -26,12 +27,8 @@ _log = logging.getLogger(__name__)
 @asynccontextmanager
 async def upkeep(services: Services) -> AsyncIterator[None]:
     """Tidy up now and then every hour."""
-    task = asyncio.create_task(_repeatedly(services), name="upkeep")
-    try:
+    async with background(_repeatedly(services), name="upkeep"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def tidy(services: Services) -> int:

@@ -6,7 +6,6 @@ one look at everything, so that nothing depends on the past. It sleeps until the
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from uuid import uuid4
 from moorage.clock import parse_rfc3339, rfc3339
 from moorage.errors import MoorageError, Unavailable
 from moorage.server.asks import forget_old
+from moorage.server.background import background
 from moorage.server.engine.computes import expire_attach, settle_compute
 from moorage.server.engine.jobs import retire
 from moorage.server.engine.objects import TOPIC
@@ -36,12 +36,8 @@ _log = logging.getLogger(__name__)
 @asynccontextmanager
 async def workload_engine(services: Services) -> AsyncIterator[None]:
     """Runs the engine for as long as the context lasts."""
-    task = asyncio.create_task(_run(services), name="workload-engine")
-    try:
+    async with background(_run(services), name="workload-engine"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _run(services: Services) -> None:

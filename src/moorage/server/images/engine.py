@@ -16,6 +16,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from moorage.errors import Conflict, Invalid, MoorageError, Unavailable
+from moorage.server.background import background
 from moorage.server.images import builds
 from moorage.server.images.builder import build, explained, read_command, workplace
 from moorage.server.images.builds import TOPIC, Claim
@@ -38,12 +39,10 @@ _log = logging.getLogger(__name__)
 async def image_builds(services: Services) -> AsyncIterator[None]:
     """Runs the engine for as long as the context lasts. Builds that are going on are stopped at its end, and done anew by the next process."""
     engine = _Engine(services)
-    task = asyncio.create_task(engine.run(), name="image-builds")
     try:
-        yield
+        async with background(engine.run(), name="image-builds"):
+            yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         await engine.stop()
 
 
