@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
 from tests.embedded.server_workloads_peers import CLUSTER, OTHER_CLUSTER, WS, Service, gone, inventory, job_body, key_of, log, running
 
+from moorage import clock
 from moorage.ids import kube_name
 
 HISTORY = f"/history/v1.0{WS.id}"
@@ -324,14 +326,15 @@ async def test_the_stream_resumes_where_it_was_and_starts_afresh_when_it_cannot(
 
 
 async def test_a_silent_cluster_is_shown_with_the_time_it_was_last_heard(tmp_path: Path) -> None:
-    async with running(tmp_path, agent_timeout="PT0.3S") as service:
+    later = timedelta()
+    async with running(tmp_path, now=lambda: clock.now() + later) as service:
         await service.seed()
         agent = await service.agent()
         await agent.report(inventory())
         assert (await service.call("GET", CLUSTER))["properties"]["connectivityStatus"] == "Connected"
         await service.operation("PUT", "computes/local", {"properties": {"computeType": "Kubernetes", "resourceId": CLUSTER}})
         await service.call("PUT", "jobs/j1", job_body(), status=201)
-        await asyncio.sleep(0.4)
+        later = service.services.settings.agent_timeout + timedelta(seconds=1)
         cluster = await service.call("GET", CLUSTER)
         assert cluster["properties"]["connectivityStatus"] == "Offline" and cluster["properties"]["lastConnectivityTime"]
         job = await service.call("GET", "jobs/j1")
