@@ -6,6 +6,7 @@ folders for what they hold, and by the one at the top of the whole. `NAME.zip`, 
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -112,7 +113,11 @@ def _archive(folder: Path, archive: Path, top: Sequence[ignore.Rule]) -> File:
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(_entry(f"{folder.name}/", folder), b"")
         for each in sorted(found, key=lambda each: each.path):
-            file.writestr(_entry(each.name, each.path), each.path.read_bytes())
+            # In pieces: a folder that is included may hold a model of many GB.
+            entry = _entry(each.name, each.path)
+            entry.file_size = each.size
+            with each.path.open("rb") as source, file.open(entry, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
     return File(archive.name, archive, archive.stat().st_size)
 
 
