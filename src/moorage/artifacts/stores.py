@@ -20,12 +20,13 @@ VARIABLES: Mapping[str, str] = {"s3": "AWS", "az": "AZURE", "abfs": "AZURE", "ab
 # obstore takes options of its HTTP client from arguments or from the environment, never from both, and two of ours have to be arguments.
 _CLIENT = ("allow_http", "allow_invalid_certificates", "proxy_url", "timeout", "connect_timeout")
 _CLIENT_DEFAULTS: Mapping[str, str] = {"timeout": "30s", "connect_timeout": "5s"}
-_MOST_RETRIES = 6
+_MOST_RETRIES = 10
 # Linux: no space (28), quota (122), file too large (27).
 _FULL = re.compile(r"os error (28|122|27)\b")
 _STATUS = re.compile(r"status code: (\d{3}[ A-Za-z]*)")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>|\"(?:code|reason)\": *\"(\w{1,60})\"")
 _TIMED_OUT = re.compile(r"kind: Timeout|timed out")
+_CERTIFICATE = re.compile(r"InvalidCertificate\(\s*(\w+)")
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|The specified bucket does not exist")
 _ADDRESS = re.compile(r"\w+://\S*|\?\S*")
 
@@ -81,7 +82,13 @@ def _reason(text: str) -> str:
     if status:
         said = next((each for each in code.groups() if each), "") if code else ""
         return f"{status[1].strip()} ({said})" if said else status[1].strip()
+    if "BadScheme" in text:
+        return "its address is http:// and not https://, which AWS_ALLOW_HTTP=true (AZURE_..., GOOGLE_...) would allow"
+    if certificate := _CERTIFICATE.search(text):
+        return f"its certificate is not trusted ({certificate[1]}); SSL_CERT_FILE says where that of its authority is"
     if _TIMED_OUT.search(text):
         return "the request timed out"
+    if "kind: Connect," in text:
+        return "no connection comes about"
     first = text.partition("\n")[0]
     return _ADDRESS.sub("...", first.rpartition(" - ")[2])[:200].rstrip(". ")
