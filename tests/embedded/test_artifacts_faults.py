@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+import httpx2
 import pytest
 from pydantic import SecretStr
 from tests.fixtures.blobs import Container
 from tests.fixtures.bucket import Bucket
+from tests.fixtures.process import serving
 from tests.fixtures.served import Served
 
 from moorage.artifacts import PIECE, Artifacts
@@ -246,6 +248,32 @@ async def test_a_bucket_of_a_private_authority_is_reached_once_that_is_named(
     await relay.close()
     assert untrusted.code == "ArtifactsUnavailable" and "SSL_CERT_FILE" in untrusted.message
     assert trusted.code == "ArtifactsForbidden"
+
+
+@pytest.mark.slow  # a service in a process of its own
+async def test_a_bucket_that_goes_in_the_middle_of_a_download_breaks_it_off(relay: Relay, loopback_bucket: str, tmp_path: Path) -> None:
+    running = serving(tmp_path / "home", {"MOORAGE_ARTIFACTS_URL": loopback_bucket})
+    # In a thread: the service's way to the bucket leads through this loop.
+    service = await asyncio.to_thread(running.__enter__)
+    try:
+        context = ssl.create_default_context(cafile=service.authority)
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        async with httpx2.AsyncClient(verify=context, trust_env=False, timeout=90) as http:
+            url, data = f"{service.url}/{service.container}/x?{service.link}", os.urandom(6 * PIECE)
+            assert (await http.put(url, content=data, headers={"x-ms-blob-type": "BlockBlob"})).status_code == 201
+            # More is on its way by then than sockets hold, but not the whole.
+            got = b""
+            with pytest.raises(httpx2.TransportError):
+                async with http.stream("GET", url) as answer:
+                    assert answer.status_code == 200 and int(answer.headers["content-length"]) == len(data)
+                    async for chunk in answer.aiter_raw():
+                        relay.always = refusal("403 Forbidden", "AccessDenied")
+                        got += chunk
+            assert data.startswith(got) and len(got) < len(data)
+            relay.always = b""
+            assert (await http.get(url)).content == data
+    finally:
+        running.__exit__(None, None, None)
 
 
 class TestServed:
