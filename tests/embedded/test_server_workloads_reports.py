@@ -118,6 +118,36 @@ async def test_repeated_and_late_batches_change_nothing(
     assert text.text == "one two three four"
 
 
+async def test_a_log_that_grows_is_read_in_whole_lines_and_in_the_end_whole(attached: tuple[Service, Agent]) -> None:
+    """The SDK counts the lines it has shown: the rest of one that it saw half, it would never show."""
+    service, agent = attached
+    job, sequence, size = "lines", 0, 0
+    await service.call("PUT", f"jobs/{job}", job_body(), status=201)
+    own = object_of(job)
+
+    async def read(**headers: str) -> tuple[str, Any]:
+        details = await service.call("GET", f"/history/v1.0{WS.id}/runs/{job}/details")
+        return details["status"], await service.user.get(
+            details["logFiles"]["user_logs/std_log.txt"], headers={"Authorization": "", **headers}
+        )
+
+    long = "x" * 70_000
+    for text, seen in (("half", ""), (" a line\n10 %\r20", "half a line\n10 %\r"), (" %\nend", "half a line\n10 %\r20 %\n"), (long, None)):
+        sequence += 1
+        reports = [status(job, "Running"), log(own, text.encode(), size)]
+        await _post(service, agent.registration, {"instance": "a", "sequence": sequence, "reports": reports})
+        size += len(text)
+        state, answer = await read()
+        assert (state, answer.status_code) == ("Running", 200)
+        # A line that is longer than anybody looks back is shown as far as it goes.
+        assert answer.text == seen if seen is not None else len(answer.text) == size
+        assert len((await read(Range="bytes=0-"))[1].content) == size
+    ended = [log(own, b"last", size), status(job, "Completed"), status(job, "Completed", complete=True)]
+    await _post(service, agent.registration, {"instance": "a", "sequence": sequence + 1, "reports": ended})
+    state, answer = await read()
+    assert (state, answer.text[-5:]) == ("Completed", "xlast")
+
+
 async def _post(service: Service, cluster: str, batch: Any) -> None:
     receipt = await store_reports(service.services, cluster, ReportBatch.model_validate(batch))
     assert receipt.accepted == batch["sequence"]
@@ -260,8 +290,8 @@ async def test_logs_that_the_pods_of_several_processes_store_themselves_are_name
     async with agent.connected():
         place = (await agent.has(job))["spec"]["artifactsUri"]
     container, _, folder = place.partition("/")
-    await service.services.blobs.append(container, f"{folder}/user_logs/std_log_process_1.txt", b"of one", at=0)
+    await service.services.blobs.append(container, f"{folder}/user_logs/std_log_process_1.txt", b"of one\n", at=0)
     details = await service.call("GET", f"/history/v1.0{WS.id}/runs/{job}/details")
     assert list(details["logFiles"]) == ["user_logs/std_log_process_1.txt"]
     text = await service.user.get(details["logFiles"]["user_logs/std_log_process_1.txt"], headers={"Authorization": ""})
-    assert text.content == b"of one"
+    assert text.content == b"of one\n"

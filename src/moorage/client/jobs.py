@@ -157,7 +157,8 @@ class _Logs:
             if not _STREAMED.match(name):
                 continue
             at = self._read.get(name, 0)
-            headers = {"Range": f"bytes={at}-", "x-ms-range": f"bytes={at}-"} if at else {}
+            # A range even for all of it: without one, a log that grows ends with its last whole line.
+            headers = {"Range": f"bytes={at}-", "x-ms-range": f"bytes={at}-"}
             response = self._plain.request("GET", str(files[name]), headers=headers, allowed=(404, 416))
             if response.status_code in (404, 416):
                 continue

@@ -34,6 +34,10 @@ from moorage.store import Blob, Transaction
 # 50,000 entries with the longest ids.
 _BLOCK_LIST_LIMIT = 16 * 1024 * 1024
 _BLOCK_ID = 64
+# In the link of a log that still grows: an answer without a range ends with its last whole line. The SDK counts the lines that it has shown, so that of a
+# line which it once saw half it would never show the rest.
+LINES, WHOLE_LINES = "moorage-lines", "whole"
+_LONGEST_LINE = 64 * 1024
 # Azure's, for ranges with a checksum.
 _CHECKED_RANGE = 4 * 1024 * 1024
 
@@ -54,7 +58,10 @@ async def get(asked: Asked) -> Response:
         headers = {"Content-Range": f"bytes */{blob.size}", "x-ms-error-code": error.code}
         return Response(error_document(error), status_of(error), headers, media_type="application/xml")
     start, end = span or (0, blob.size)
-    if span is None:
+    if span is None and request.query_params.get(LINES) == WHOLE_LINES:
+        # No checksum: that of the blob is of more than is sent.
+        end = await _last_line_end(asked, blob)
+    elif span is None:
         headers |= content(blob)
     else:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
@@ -65,6 +72,14 @@ async def get(asked: Asked) -> Response:
     headers["Content-Length"] = str(end - start)
     body = await _begun(asked.services.blobs.stream(blob, start, end))
     return StreamingResponse(body, 200 if span is None else 206, headers, media_type=blob.content_type)
+
+
+async def _last_line_end(asked: Asked, blob: Blob) -> int:
+    """Where the last whole line ends; the end of the blob when its last line is longer than anybody looks back."""
+    begin = max(0, blob.size - _LONGEST_LINE)
+    tail = b"".join([chunk async for chunk in asked.services.blobs.stream(blob, begin, blob.size)])
+    found = 1 + max(tail.rfind(b"\n"), tail.rfind(b"\r"))
+    return begin + found if found or not begin else blob.size
 
 
 async def _begun(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ from moorage.errors import Invalid, NotFound
 from moorage.identity.links import READ
 from moorage.identity.roles import Action
 from moorage.server.arm import Answer, Call, Route, W
+from moorage.server.bloboperations import LINES, WHOLE_LINES
 from moorage.server.engine.jobs import state_of
 from moorage.server.images import builds
 from moorage.server.resources.jobs import TYPE, cluster_of, edit, waiting
@@ -55,7 +56,9 @@ def _unheeded(job: Resource) -> list[Manifest]:
 
 
 def _log_links(call: Call, job: Resource, logs: list[str]) -> dict[str, str]:
-    return {name: _link(call, f"{job.state.get('artifacts') or ''}/{name}") for name in logs}
+    # What ends it, ends its last line too.
+    growing = "" if state_of(job).is_terminal else f"&{LINES}={WHOLE_LINES}"
+    return {name: _link(call, f"{job.state.get('artifacts') or ''}/{name}") + growing for name in logs}
 
 
 def _link(call: Call, address: str) -> str:
