@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -21,6 +23,7 @@ from moorage.specs.distribution import Layout
 SHELLS = [found for name in ("dash", "bash") if (found := shutil.which(name))]
 # Enough for a machine that does ten other things.
 SECONDS = 60.0
+NONE: Mapping[str, str] = MappingProxyType({})
 LAYOUT = Layout("PyTorch", 2, 2, 3)
 
 
@@ -37,9 +40,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def begin(shell: str, folder: Path, command: str) -> subprocess.Popen[str]:
-    words = [shell, str(folder / "peers" / "start.sh"), command]
-    return subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def begin(shell: str, folder: Path, command: str, *, variables: Mapping[str, str] = NONE) -> subprocess.Popen[str]:
+    words, known = [shell, str(folder / "peers" / "start.sh"), command], {**os.environ, **variables}
+    return subprocess.Popen(words, cwd=folder, env=known, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -56,6 +59,38 @@ def test_each_process_has_its_numbers_and_a_log_of_its_own(shell: str, folder: P
     assert (process.returncode, out, said) == (0, "3/6 0/3 10.0.0.0:20001\n", "")
     logs = {each.name: each.read_text() for each in (folder / "logs").iterdir()}
     assert logs == {f"std_log_process_{rank}.txt": f"{rank}/6 {rank - 3}/3 10.0.0.0:20001\n" for rank in (4, 5)}
+
+
+def test_a_command_finds_its_own_variables_whatever_their_names(shell: str, folder: Path) -> None:
+    names = {"patience", *re.findall(r"\b_?([a-z]\w*)=", (folder / "peers" / "start.sh").read_text())}
+    assert {"command", "folder", "log", "state"} <= names
+    shown = begin(shell, folder, "env", variables=dict.fromkeys(names, "mine"))
+    out, _ = shown.communicate(timeout=SECONDS)
+    assert shown.returncode == 0
+    assert {f"{name}=mine" for name in names} <= set(out.splitlines())
+
+
+def test_a_failure_stays_one_when_the_command_removes_what_is_not_its_own(shell: str, folder: Path) -> None:
+    process = begin(shell, folder, 'if [ "$LOCAL_RANK" = 1 ]; then rm -r peers/processes; exit 5; fi')
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == 5
+
+
+def test_a_full_disk_hides_no_failure_and_keeps_nobody_running(shell: str, folder: Path) -> None:
+    """What asks for room finds none once the processes run."""
+    programs = folder / "programs"
+    programs.mkdir()
+    (programs / "mkdir").write_text(
+        f'#!/bin/sh\n[ -e full ] || exec {shutil.which("mkdir")} "$@"\necho No space left on device >&2\nexit 1\n'
+    )
+    (programs / "mkdir").chmod(0o755)
+    command = """touch ready-$LOCAL_RANK
+if [ "$LOCAL_RANK" != 1 ]; then exec sleep 600; fi
+until [ -e ready-0 ] && [ -e ready-2 ]; do sleep 0.02; done
+touch full; exit 5"""
+    process = begin(shell, folder, command, variables={"PATH": f"{programs}:{os.environ['PATH']}"})
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == 5
 
 
 def test_the_first_failure_ends_all_with_its_code_and_says_its_last_lines(shell: str, folder: Path) -> None:
@@ -96,7 +131,7 @@ def test_sigterm_reaches_every_process(shell: str, folder: Path) -> None:
 @pytest.mark.slow  # it waits out the patience
 def test_a_process_that_ignores_sigterm_is_killed(shell: str, folder: Path) -> None:
     known = folder / "peers" / "instance.sh"
-    known.write_text(known.read_text() + "patience=1\n")
+    known.write_text(known.read_text() + "_patience=1\n")
     command = 'trap "" TERM; touch ready-$LOCAL_RANK; if [ "$LOCAL_RANK" = 1 ]; then until [ -e ready-0 ] && [ -e ready-2 ]; do sleep 0.02; done; exit 3; fi; while :; do sleep 0.05; done'
     process = begin(shell, folder, command)
     process.communicate(timeout=SECONDS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moorage.podside.mpi import settings, shell
+from moorage.podside.peers import Gate, wait
 from moorage.specs.distribution import Layout, launcher_port, variables
 from moorage.specs.manifest import Manifest
 from moorage.specs.workload import ENVIRONMENTS_FOLDER
@@ -42,6 +44,14 @@ def test_mpi_pods_are_a_gang_that_differs_in_how_the_command_is_started_and_in_t
     assert [each["name"] for each in main_of(ours)["env"]] == ["A", "MOORAGE_MPI_KEY"]
     main_of(ours).update(main_of(theirs))
     assert ours == theirs
+
+
+def test_the_script_around_the_command_changes_no_variable_that_a_user_would_name(tmp_path: Path) -> None:
+    """One that is in the environment would be given to the command with another value."""
+    (tmp_path / "annotation").write_text('[{"pod": "p", "address": "10.0.0.1"}]')
+    wait(Layout("Mpi", 1, 1, 2), Gate(tmp_path / "annotation", 0, 20000, tmp_path / "to", tmp_path / "logs"))
+    text = "\n".join([main_of(mpi.launch(rendering()))["command"][2], (tmp_path / "to" / "instance.sh").read_text()])
+    assert set(re.findall(r"^(?:for )?(\w+)(?:=| in )", text, re.MULTILINE)) == {"_folder", "_python", "_peers", "_index", "_port"}
 
 
 def test_the_key_is_another_one_at_every_attempt() -> None:

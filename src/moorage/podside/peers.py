@@ -91,12 +91,12 @@ def _assignments(known: Mapping[str, str]) -> list[str]:
 
 
 def _mpi(addresses: Sequence[str], gate: Gate) -> list[str]:
-    return [f"peers={shlex.quote(','.join(addresses))}", f"index={gate.index}", f"port={launcher_port(gate.port)}"]
+    return [f"_peers={shlex.quote(','.join(addresses))}", f"_index={gate.index}", f"_port={launcher_port(gate.port)}"]
 
 
 def _logs(found: Layout, gate: Gate) -> list[str]:
     lines = [
-        f"log_{local}={shlex.quote(str(gate.logs / log_name(found.rank(gate.index, local), found.world)))}"
+        f"_log_{local}={shlex.quote(str(gate.logs / log_name(found.rank(gate.index, local), found.world)))}"
         for local in range(found.processes)
     ]
-    return [*lines, f"patience={_PATIENCE.total_seconds():.0f}"]
+    return [*lines, f"_patience={_PATIENCE.total_seconds():.0f}"]

@@ -4,19 +4,20 @@
 # the container reaches every process. The first process writes to the container's log; the others to files, which the sidecar stores in the
 # run's user_logs. docs/decisions/0013-distributed-training.md says why.
 set -u
-command=$1
-folder=${0%/*}
-# Variables, the files for output, and how many seconds after SIGTERM comes SIGKILL (`patience`).
-. "$folder/instance.sh"
-state=$folder/processes
-mkdir "$state" || exit 1
+# Names begin with an underscore: an assignment to one that is in the environment would change what the command finds there.
+_command=$1
+_folder=${0%/*}
+# Variables, the files for output, and how many seconds after SIGTERM comes SIGKILL (`_patience`).
+. "$_folder/instance.sh"
+_state=$_folder/processes
+mkdir "$_state" "$_state/going" "$_state/code" || exit 1
 trap 'end 143 &' TERM
 
 # A session of its own for each process, so that a signal reaches what the command has started too. Images without setsid (there are few) signal
 # the command's own process only.
-session=
+_session=
 if command -v setsid >/dev/null 2>&1; then
-    session=setsid
+    _session=setsid
 fi
 
 # Signal $1 to process $2 and all of its session; before it has made one, to itself.
@@ -26,23 +27,24 @@ send() {
 
 # Signal $1 to every process; fails when there is none any more.
 signal() {
-    reached=1
-    for file in "$state"/[0-9]*; do
-        other=$(cat "$file" 2>/dev/null)
-        [ -n "$other" ] && send "$1" "$other" && reached=0
+    _reached=1
+    for _file in "$_state"/[0-9]*; do
+        _other=$(cat "$_file" 2>/dev/null)
+        [ -n "$_other" ] && send "$1" "$_other" && _reached=0
     done
-    return "$reached"
+    return "$_reached"
 }
 
 # End all processes with the code $1, unless somebody does already.
 end() {
-    mkdir "$state/ending" 2>/dev/null || return 0
-    echo "$1" >"$state/code"
+    # Renamed and not written, since the disk may be full by now.
+    mv "$_state/going" "$_state/ending" 2>/dev/null || return 0
+    mv "$_state/code" "$_state/code.$1"
     signal TERM
-    waited=0
-    while [ "$waited" -lt "$patience" ] && signal 0; do
+    _waited=0
+    while [ "$_waited" -lt "$_patience" ] && signal 0; do
         sleep 1
-        waited=$((waited + 1))
+        _waited=$((_waited + 1))
     done
     signal KILL
 }
@@ -50,8 +52,8 @@ end() {
 # Become the command, unless the end has come already.
 begin() {
     trap - TERM
-    [ -d "$state/ending" ] && exit 143
-    exec $session /bin/sh -c "$command"
+    [ -d "$_state/ending" ] && exit 143
+    exec $_session /bin/sh -c "$_command"
 }
 
 # Run process $1 of this instance and wait for its end.
@@ -61,41 +63,54 @@ attend() {
     LOCAL_RANK=$1
     RANK=$((NODE_RANK * LOCAL_WORLD_SIZE + LOCAL_RANK))
     export LOCAL_RANK RANK
-    eval "log=\$log_$LOCAL_RANK"
+    eval "_log=\$_log_$LOCAL_RANK"
     if [ "$LOCAL_RANK" -gt 0 ]; then
-        begin >"$log" 2>&1 &
+        begin >"$_log" 2>&1 &
     else
         begin &
     fi
-    process=$!
-    echo "$process" >"$state/$LOCAL_RANK"
+    _process=$!
+    echo "$_process" >"$_state/$LOCAL_RANK"
     # Whoever ends all processes has either read this file, or made the folder before.
-    [ -d "$state/ending" ] && send TERM "$process"
+    [ -d "$_state/ending" ] && send TERM "$_process"
     # Without the shell's own words about a signal.
-    wait "$process" 2>/dev/null
-    code=$?
+    wait "$_process" 2>/dev/null
+    _code=$?
     # Its number may soon be another's.
-    rm -f "$state/$LOCAL_RANK"
-    [ "$code" -eq 0 ] && return
-    if [ "$LOCAL_RANK" -gt 0 ] && [ ! -d "$state/ending" ]; then
-        echo "Process $RANK ended with exit code $code. The last lines of user_logs/${log##*/}:" >&2
-        tail -n 40 "$log" >&2
+    rm -f "$_state/$LOCAL_RANK"
+    [ "$_code" -eq 0 ] && exit 0
+    if [ "$LOCAL_RANK" -gt 0 ] && [ ! -d "$_state/ending" ]; then
+        echo "Process $RANK ended with exit code $_code. The last lines of user_logs/${_log##*/}:" >&2
+        tail -n 40 "$_log" >&2
     fi
-    end "$code"
+    end "$_code"
+    exit "$_code"
 }
 
-attendants=
-number=0
-while [ "$number" -lt "$LOCAL_WORLD_SIZE" ]; do
-    attend "$number" &
-    attendants="$attendants $!"
-    number=$((number + 1))
+_attendants=
+_number=0
+while [ "$_number" -lt "$LOCAL_WORLD_SIZE" ]; do
+    attend "$_number" &
+    _attendants="$_attendants $!"
+    _number=$((_number + 1))
 done
-for attendant in $attendants; do
+_failed=0
+for _attendant in $_attendants; do
+    wait "$_attendant" 2>/dev/null
+    _code=$?
     # A signal interrupts `wait`.
-    while kill -s 0 "$attendant" 2>/dev/null; do
-        wait "$attendant" 2>/dev/null
+    while kill -s 0 "$_attendant" 2>/dev/null; do
+        wait "$_attendant" 2>/dev/null
+        _again=$?
+        # Its number is another's by now.
+        [ "$_again" -eq 127 ] && break
+        _code=$_again
     done
+    [ "$_failed" -ne 0 ] || _failed=$_code
 done
-[ -d "$state/ending" ] || exit 0
-exit "$(cat "$state/code" 2>/dev/null || echo 143)"
+for _code in "$_state"/code.*; do
+    [ -d "$_code" ] && exit "${_code##*.}"
+done
+# SIGTERM has just come, or the command has removed these folders.
+[ "$_failed" -eq 0 ] && [ -d "$_state/ending" ] && exit 143
+exit "$_failed"

@@ -21,13 +21,14 @@ _NO_PYTHON = (
     "The image has no Python of version 3.7 or later, which a job with distribution type mpi needs to start its processes on other instances: "
     "take an image with python3 on its PATH, or an environment with conda or pip packages.",
 )
-# $0 is the user's command. MPICH gives the variables of rank 0's instance to every process, so that none may say which instance this is.
-_SCRIPT = f"""folder={PEERS_FOLDER}
-. "$folder/instance.sh"
+# $0 is the user's command. Names begin with an underscore: an assignment to one that is in the environment would change what the command finds there.
+# MPICH gives the variables of rank 0's instance to every process, so that none may say which instance this is.
+_SCRIPT = f"""_folder={PEERS_FOLDER}
+. "$_folder/instance.sh"
 unset JOB_COMPLETION_INDEX
-for python in python3 python; do
-  if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 7))' >/dev/null 2>&1; then
-    exec "$python" -IBu "$folder/moorage_mpi" run --peers "$peers" --index "$index" --port "$port" --processes "$LOCAL_WORLD_SIZE" -- "$0"
+for _python in python3 python; do
+  if "$_python" -c 'import sys; sys.exit(sys.version_info < (3, 7))' >/dev/null 2>&1; then
+    exec "$_python" -IBu "$_folder/moorage_mpi" run --peers "$_peers" --index "$_index" --port "$_port" --processes "$LOCAL_WORLD_SIZE" -- "$0"
   fi
 done
 echo {shlex.quote(json.dumps(dict(zip(("code", "message"), _NO_PYTHON, strict=True))))} >&2
