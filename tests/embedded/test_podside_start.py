@@ -8,8 +8,10 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,6 +21,7 @@ from moorage.errors import Invalid
 from moorage.podside import peers
 from moorage.podside.peers import Gate, wait
 from moorage.specs.distribution import Layout
+from moorage.training.launchers import plain
 
 SHELLS = [found for name in ("dash", "bash") if (found := shutil.which(name))]
 # Enough for a machine that does ten other things.
@@ -136,6 +139,20 @@ def test_a_process_that_ignores_sigterm_is_killed(shell: str, folder: Path) -> N
     process = begin(shell, folder, command)
     process.communicate(timeout=SECONDS)
     assert process.returncode == 3
+
+
+def test_a_gate_that_is_told_to_end_does_so_at_once_as_one_that_was_killed(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"layout": asdict(LAYOUT)}))
+    places = [word for name in ("annotation", "to", "logs") for word in (f"--{name}", str(tmp_path / name))]
+    words = [sys.executable, "-um", "moorage.podside", "peers", "--plan", str(plan), "--index", "0", "--port", "20000", *places]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "Waiting for the other" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=SECONDS)
+    # Replaced by the Job, as long as nobody else has failed: `plain.failure_rules`.
+    assert process.returncode == plain.KILLED
 
 
 def test_the_gate_waits_for_its_peers_and_refuses_what_it_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

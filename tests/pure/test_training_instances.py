@@ -224,6 +224,9 @@ def failed(index: int, code: int, at: str, *, deleted: bool = False, said: str =
         ([failed(0, 1, "04"), failed(1, 3, "04")], "Instance 1: The command ended with exit code 3."),
         ([failed(0, 143, "01", deleted=True), failed(1, 3, "09")], "Instance 1: The command ended with exit code 3."),
         ([failed(0, 143, "01"), failed(1, 3, "09")], "Instance 1: The command ended with exit code 3."),
+        # Killed for its memory where the node sees the first process only; the other lost its connection because of it.
+        ([failed(0, 137, "01"), failed(1, 1, "02")], "Instance 0: The command ended with exit code 137."),
+        ([failed(0, 137, "01", deleted=True), failed(1, 1, "02")], "Instance 1: The command ended with exit code 1."),
         ([failed(1, 137, "01")], "Instance 1: The command ended with exit code 137."),
         ([], "Container main for pod team/train-1-ab-1-j1 failed"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from datetime import timedelta
@@ -17,6 +18,8 @@ from moorage.specs.mounted import mounted
 # Kubernetes' default terminationMessagePath, and its limit for what is read from it.
 _TERMINATION_LOG = "/dev/termination-log"
 _MESSAGE_LIMIT = 3500
+# The exit code by which the Job knows that its pod was killed and can be replaced (`training.launchers.plain.KILLED`).
+_KILLED = 137
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,6 +58,8 @@ def _run(options: Namespace, plan: Manifest) -> None:
             from moorage.podside.peers import Gate, wait
             from moorage.specs.distribution import Layout
 
+            # Process 1 of a container does not hear SIGTERM unless it says so, and would keep a cancelled job's place for all of the pod's grace.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(_KILLED))
             # As after `fetch`: whoever the image says runs the command beside these files.
             os.umask(0)
             place = {name: Path(mounted(str(getattr(options, name)), os.environ)) for name in ("annotation", "to", "logs")}

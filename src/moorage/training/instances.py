@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from moorage.kube.reconcile import Note
-from moorage.specs import pod_status
+from moorage.specs import pod_status, workload
 from moorage.specs.condition import find
 from moorage.specs.distribution import PEERS_ANNOTATION, Layout, index_of
 from moorage.specs.manifest import Manifest
@@ -16,8 +16,9 @@ from moorage.specs.refusal import Refusal
 from moorage.training.launchers.gang import PEERS_CONTAINER
 from moorage.training.status import Outcome, failure, job_failure, phase_of, progress, success
 
-# Ends that follow from another's: a pod that is told to end, or killed.
-_TOLD_TO_END = (143, 137)
+# Ends that follow from another's. SIGKILL (137) does so only for our own containers: what kills a command while nobody deletes its pod is what
+# ran out of memory, where the node does not say so.
+_TOLD_TO_END, _KILLED = 143, 137
 
 
 def observe(job: Manifest | None, pods: Sequence[Manifest], found: Layout, refused: Refusal | None = None) -> Outcome:
@@ -164,7 +165,9 @@ def _when(said: str) -> Callable[[Manifest], tuple[bool, bool, str, bool, int]]:
 
     def order(pod: Manifest) -> tuple[bool, bool, str, bool, int]:
         ends = [one for entry in _containers(pod) if (one := pod_status.ended(entry)) and one.exit_code]
-        told = all(one.exit_code in _TOLD_TO_END for one in ends) and not any(one.reason == "OOMKilled" for one in ends)
+        main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
+        told = all(one.exit_code in (_TOLD_TO_END, _KILLED) and one.reason != "OOMKilled" for one in ends)
+        told = told and not (main and main.exit_code == _KILLED)
         when = min((one.finished or "~" for one in ends), default="~")
         return bool(pod["metadata"].get("deletionTimestamp")), told, when, pod["metadata"]["name"] not in said, index_of(pod) or 0
 
