@@ -297,6 +297,47 @@ def test_who_does_not_know_the_key_or_comes_from_elsewhere_is_not_met(met: Any) 
     other.close()
 
 
+LISTENING = """
+import resource, sys
+from moorage.podside.mpi import wire
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, most))
+met = []
+listener = wire.listen(("127.0.0.1", 0), "key", lambda host: True, lambda *who: met.append(who))
+print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_more_connections_than_a_process_may_have_are_said_and_make_nobody_deaf(tmp_path: Path) -> None:
+    words, said = [sys.executable, "-c", LISTENING], tmp_path / "said"
+    with said.open("w") as file, subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        with contextlib.ExitStack() as crowd:
+            for _ in range(40):
+                crowd.enter_context(socket.create_connection(address, timeout=PATIENCE))
+            until(lambda: "Too many open files" in said.read_text())
+        until(lambda: dials(address))
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
+
+
+def dials(address: tuple[str, int]) -> bool:
+    with contextlib.suppress(OSError):
+        wire.dial(address, "127.0.0.1", "key", {"role": "join"}).close()
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("instances", "expected"), [(2, 300), (200, 256 + 8 * 200)])
+def test_rank_0_may_open_as_many_files_as_its_instances_need(instances: int, expected: int) -> None:
+    lines = ["import resource", "from moorage.podside.mpi import head", "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]"]
+    lines += ["resource.setrlimit(resource.RLIMIT_NOFILE, (300, most))", f"head.make_room({instances})"]
+    lines += [f"assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min({expected}, most) if most >= 0 else {expected}, most)"]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=PATIENCE)
+
+
 def test_a_listener_that_does_not_know_the_key_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from . import settings, shell, wire
 from .instance import ADVICE, FOLLOWS, NOT_FOUND, Failure, Inbox, Place, end, status_of
 
 _REMINDER_SECONDS = 30.0
+# Three connections to each instance here, the streams of each remote shell in mpirun, and what the command itself opens.
+_FILES, _FILES_PER_INSTANCE = 256, 8
 # Runs $0. Open MPI 5.0.11 forgets a process of another instance that ends while it is being started, and waits for ever: one in ten of those that
 # end at once, none of 120 that lasted half a second. So every process lasts two.
 _LASTING = 'sleep 2 & /bin/sh -c "$0"; code=$?; wait; exit "$code"'
@@ -39,6 +42,7 @@ def run(place: Place, command: str, processes: int) -> int:
             "or use an image that has an MPI.",
             NOT_FOUND,
         )
+    make_room(len(place.peers))
     folder = Path(tempfile.mkdtemp(prefix="mpi-"))
     try:
         for name, text in settings.host_files(place.peers, processes, shared=settings.together(place.peers)).items():
@@ -46,6 +50,16 @@ def run(place: Place, command: str, processes: int) -> int:
         return _Head(place, [mpirun, "-n", str(processes * len(place.peers)), "/bin/sh", "-c", _LASTING, command], folder, processes).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_room(instances: int) -> None:
+    """Let this process and `mpirun`, which inherits it, open as many files as they need: often no more than 1024 where nobody asks for more."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES + _FILES_PER_INSTANCE * instances
+    if most != resource.RLIM_INFINITY:
+        wanted = min(wanted, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 class _Head:

@@ -5,13 +5,16 @@ What runs over them is no more secret than what MPI itself sends between the pod
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
 import os
 import socket
 import struct
+import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +29,9 @@ _NONCE = 32
 _GREETING_SECONDS = 30.0
 # A node that is gone says nothing: after half a minute of silence the kernel asks, and gives up half a minute later.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 6), ("TCP_USER_TIMEOUT", 60_000))
+# What says that there is nothing to take a connection with, and until the next try.
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_ROOM_SECONDS = 1.0
 
 
 class Refused(ConnectionError):
@@ -149,8 +155,13 @@ def listen(
                 connection, (host, *_) = listener.accept()
             except ConnectionAbortedError:
                 continue
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    return
+                # Others end meanwhile, and who dials is patient.
+                print(f"A connection has to wait: {error.strerror}.", file=sys.stderr, flush=True)
+                time.sleep(_NO_ROOM_SECONDS)
+                continue
             if accepts(host):
                 threading.Thread(target=greet, args=(connection, host), daemon=True).start()
             else:
