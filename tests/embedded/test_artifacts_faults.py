@@ -29,6 +29,8 @@ from moorage.server.services import open_services
 from moorage.server.settings import Settings
 
 pytest_plugins = ["tests.fixtures.service", "tests.fixtures.buckets"]
+# An S3 server of its own; what the store does on a good day is in the fast ring (test_artifacts_objects.py).
+pytestmark = pytest.mark.slow
 SHORT = timedelta(milliseconds=300)
 
 
@@ -250,7 +252,6 @@ async def test_a_bucket_of_a_private_authority_is_reached_once_that_is_named(
     assert trusted.code == "ArtifactsForbidden"
 
 
-@pytest.mark.slow  # a service in a process of its own
 async def test_a_bucket_that_goes_in_the_middle_of_a_download_breaks_it_off(relay: Relay, loopback_bucket: str, tmp_path: Path) -> None:
     running = serving(tmp_path / "home", {"MOORAGE_ARTIFACTS_URL": loopback_bucket})
     # In a thread: the service's way to the bucket leads through this loop.

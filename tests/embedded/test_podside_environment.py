@@ -118,6 +118,7 @@ def test_an_exact_python_gives_way_to_its_minor_version(tmp_path: Path, capsys: 
     assert f"Python {minor}.99 is not available; another Python {minor} is used" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # two environments and an installation
 def test_what_a_job_installs_lies_above_the_shared_environment(tmp_path: Path, wheels: Path) -> None:
     root, wanted, installs = tmp_path / "root", plan("tinypkg==1.0"), tmp_path / "work" / ".python"
     installs.parent.mkdir()

@@ -163,6 +163,7 @@ def test_four_processes_on_two_instances_sum_their_ranks_through_open_mpi(two: I
     assert sorted(said) == ["0 of 4 on 0: 10 0", "1 of 4 on 0: 10 1", "2 of 4 on 1: 10 0", "3 of 4 on 1: 10 1"], output
 
 
+@pytest.mark.slow  # what Open MPI itself takes to give up
 @with_open_mpi
 def test_the_failing_process_decides_and_the_other_instance_ends_without_complaint(two: Instances) -> None:
     command = '[ "$OMPI_COMM_WORLD_RANK" = 1 ] && { echo "no such layer" >&2; exit 7; }; exec sleep 600'
