@@ -376,12 +376,15 @@ async def test_a_large_output_passes_through_without_being_kept(served: Served, 
     assert (size, await client.ended()) == (100_000_000, 0)
     assert most - before < 40_000_000
     # A client that does not read holds the command up, and nothing piles up in between.
-    client = await begin("exec", "p", "--", "sh", "-c", "echo $$ >&2; exec head -c 100000000 /dev/zero")
-    pid = int(await client.line())
-    client.process.send_signal(signal.SIGSTOP)
-    written = -1
+    command = ["head", "-c", "100000001", "/dev/zero"]
+    client = await begin("exec", "p", "--", *command)
     async with asyncio.timeout(DEADLINE):
-        while (now := psutil.Process(pid).io_counters().write_chars) != written:
+        # Not told by its own output: that may come after a flood of zeros.
+        while not (found := [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == command]):
+            await asyncio.sleep(0.05)
+        client.process.send_signal(signal.SIGSTOP)
+        written = -1
+        while (now := found[0].io_counters().write_chars) != written:
             written = now
             await asyncio.sleep(1)
     assert 0 < written < 50_000_000
