@@ -253,6 +253,37 @@ echo "status $?"
     assert "There is no instance 'instance-2'" in output
 
 
+# Until its remote shell's end, and then with success, as Open MPI 5 sometimes does.
+CARELESS = """#!/bin/sh
+"$HYDRA_LAUNCHER_EXEC" instance-1 '> "rank-$INSTANCE"; {command}'
+exit {status}
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_an_instance_lost_before_mpirun_ended_is_what_failed_whatever_mpirun_says(two: Instances, status: int) -> None:
+    path = careless(two, "exec sleep 600", status)
+    processes = two.start_all("true", path=path)
+    until(lambda: (two.folder / "rank-1").exists())
+    two.lose(1)
+    ((code, output),) = ended(processes[:1])
+    assert (code, failure(output)) == (143, ("MpiInstanceLost", f"Instance 1 ({two.peers[1]}) was lost while the command was running."))
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, 143), (7, 7)])
+def test_a_daemon_that_was_killed_fails_the_job_unless_mpirun_knows_better(two: Instances, status: int, expected: int) -> None:
+    path = careless(two, "kill -9 $$", status)
+    (first, output), (second, silence) = ended(two.start_all("true", path=path))
+    assert (first, second) == (expected, 0), output + silence
+
+
+def careless(two: Instances, command: str, status: int) -> str:
+    launcher = two.folder / "mpirun"
+    launcher.write_text(CARELESS.format(command=command, status=status), encoding="utf-8")
+    launcher.chmod(0o755)
+    return f"{two.folder}:/usr/bin:/bin"
+
+
 def test_instances_of_one_machine_are_told_from_those_of_several() -> None:
     assert settings.together(["127.0.0.2", "127.0.0.3", "127.0.0.4"])
     # RFC 5737: addresses for documentation, which no machine has.

@@ -72,7 +72,10 @@ class _Head:
         self._numbers = 0
         self._strangers: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
+        # Instances that have not said yet that everything here ended as it should, while `mpirun` runs and after.
+        self._owing: set[int] = set()
         self._status: int | None = None
+        self._stopped = False
         self._failure: Failure | None = None
 
     def run(self) -> int:
@@ -88,6 +91,9 @@ class _Head:
                 # What it has started elsewhere is told by itself; its remote shells are needed for that.
                 end(self._process, all_at_once=False)
         self._dismiss()
+        if self._failure is None and self._owing and not self._stopped:
+            # `mpirun` may have noticed first, and Open MPI 5 then ends with success.
+            self._failure = _lost({index: self._place.peers[index] for index in self._owing})
         if self._failure is not None:
             raise self._failure
         return self._status or 0
@@ -127,6 +133,7 @@ class _Head:
         environment = {**os.environ, **settings.suggested(os.environ, shared=settings.together(self._place.peers))}
         environment.update(settings.forced(self._folder, Path(__file__).parent / "rsh", len(self._place.peers), self._processes))
         environment.update(shell.variables(self._place))
+        self._owing = set(self._instances)
         self._process = process = subprocess.Popen(self._arguments, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         threading.Thread(target=lambda: self._inbox.put(self._ended, status_of(process)), daemon=True).start()
 
@@ -143,7 +150,9 @@ class _Head:
         self._inbox.put(acts.get(role, channel.close))
         if role == "join":
             try:
-                # Instances say nothing more: what comes is the end.
+                # Instances say one thing more, when they are told that it is over.
+                farewell = channel.hear()
+                self._inbox.put(self._left, number, channel, farewell.get("killed"))
                 channel.receive()
             except OSError:
                 pass
@@ -159,6 +168,13 @@ class _Head:
             # Its greeting was interrupted, and it has dialled again.
             earlier.close()
 
+    def _left(self, number: object, channel: wire.Channel, killed: object) -> None:
+        if not isinstance(number, int) or self._instances.get(number) is not channel:
+            return
+        # What `mpirun` had there may have been killed alone; its status tells unless it is success.
+        if not killed or self._status != 0:
+            self._owing.discard(number)
+
     def _lost(self, number: object, channel: wire.Channel) -> None:
         if not isinstance(number, int) or self._instances.get(number) is not channel:
             return
@@ -167,11 +183,7 @@ class _Head:
             if index == number:
                 asking.close()
         if self._process is not None and self._status is None and self._failure is None:
-            self._failure = Failure(
-                "MpiInstanceLost",
-                f"{_named({number: self._place.peers[number]})} was lost while the command was running.",
-                FOLLOWS,
-            )
+            self._failure = _lost({number: self._place.peers[number]})
 
     def _ask(self, name: str, channel: wire.Channel) -> None:
         index = settings.index_of(name, len(self._place.peers))
@@ -201,7 +213,7 @@ class _Head:
 
     def _stop(self, number: int) -> None:
         if self._status is None:
-            self._status = 128 + number
+            self._status, self._stopped = 128 + number, True
 
     def _dismiss(self) -> None:
         """Tell every instance that the job is over, and wait until it has heard."""
@@ -214,6 +226,11 @@ class _Head:
         deadline = time.monotonic() + _FAREWELL_SECONDS
         while self._instances and time.monotonic() < deadline:
             self._inbox.take(max(0.0, deadline - time.monotonic()))
+
+
+def _lost(instances: dict[int, str]) -> Failure:
+    verb = "was" if len(instances) == 1 else "were"
+    return Failure("MpiInstanceLost", f"{_named(instances)} {verb} lost while the command was running.", FOLLOWS)
 
 
 def _named(instances: dict[int, str]) -> str:

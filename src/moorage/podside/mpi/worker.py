@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO
 
 from . import settings, shell, wire
@@ -17,6 +17,8 @@ _PAUSE_SECONDS = 1.0
 _REMINDER_SECONDS = 30.0
 # Rank 0's pod has its address long before its command runs, and refuses until then. Silence means that nothing gets through.
 _SILENCE_SECONDS = 120.0
+# Exit statuses that are a signal's, as a shell tells them.
+_SIGNALLED = range(129, 193)
 
 
 def work(place: Place) -> int:
@@ -33,6 +35,8 @@ class _Worker:
         self._place = place
         self._inbox = Inbox()
         self._sessions: list[_Session] = []
+        # A command of `mpirun` was ended by a signal, and not by us.
+        self._killed = False
         self._status: int | None = None
         self._failure: Failure | None = None
 
@@ -83,21 +87,29 @@ class _Worker:
                 self._inbox.put(self._lost, str(error))
                 return
             if "end" in message:
-                self._inbox.put(self._dismissed)
+                self._inbox.put(self._dismissed, channel)
                 return
             self._inbox.put(self._serve, message.get("serve"))
 
     def _serve(self, number: object) -> None:
         self._sessions = [session for session in self._sessions if not session.over]
-        self._sessions.append(_Session(self._place, number))
+        self._sessions.append(_Session(self._place, number, lambda status: self._inbox.put(self._ended, status)))
+
+    def _ended(self, status: int) -> None:
+        self._killed = self._killed or status in _SIGNALLED
 
     def _lost(self, reason: str) -> None:
         self._failure = Failure(
             "MpiLauncherLost", f"The connection to rank 0's instance at {self._place.peers[0]} was lost: {reason}.", FOLLOWS
         )
 
-    def _dismissed(self) -> None:
+    def _dismissed(self, channel: wire.Channel) -> None:
         self._status = 0
+        try:
+            channel.tell({"killed": self._killed})
+        except OSError:
+            # Rank 0's instance has waited long enough.
+            pass
 
     def _stop(self, number: int) -> None:
         if self._status is None:
@@ -107,8 +119,8 @@ class _Worker:
 class _Session:
     """One command of a remote shell, with its streams."""
 
-    def __init__(self, place: Place, number: object) -> None:
-        self._place, self._number = place, number
+    def __init__(self, place: Place, number: object, ended: Callable[[int], None]) -> None:
+        self._place, self._number, self._ended = place, number, ended
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: wire.Channel | None = None
         self._guard = threading.Lock()
@@ -164,7 +176,9 @@ class _Session:
             pump.start()
         for pump in pumps:
             pump.join()
-        channel.send(wire.EXIT, str(status_of(process)).encode())
+        status = status_of(process)
+        self._ended(status)
+        channel.send(wire.EXIT, str(status).encode())
         # Closed by who reads the status: what is unread here when a connection is closed takes with it what the other side has not read.
         feeder.join()
 
