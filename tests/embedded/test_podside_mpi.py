@@ -267,7 +267,7 @@ def test_an_instance_lost_before_mpirun_ended_is_what_failed_whatever_mpirun_say
     until(lambda: (two.folder / "rank-1").exists())
     two.lose(1)
     ((code, output),) = ended(processes[:1])
-    assert (code, failure(output)) == (143, ("MpiInstanceLost", f"Instance 1 ({two.peers[1]}) was lost while the command was running."))
+    assert (code, failure(output)) == (143, ("MpiInstanceLost", f"Lost while the command was running: Instance 1 ({two.peers[1]})."))
 
 
 @pytest.mark.parametrize(("status", "expected"), [(0, 143), (7, 7)])

@@ -229,8 +229,7 @@ class _Head:
 
 
 def _lost(instances: dict[int, str]) -> Failure:
-    verb = "was" if len(instances) == 1 else "were"
-    return Failure("MpiInstanceLost", f"{_named(instances)} {verb} lost while the command was running.", FOLLOWS)
+    return Failure("MpiInstanceLost", f"Lost while the command was running: {_named(instances)}.", FOLLOWS)
 
 
 def _named(instances: dict[int, str]) -> str:
