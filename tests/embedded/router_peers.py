@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -139,10 +140,10 @@ async def answer(reader: asyncio.StreamReader) -> Answer:
 
 
 @asynccontextmanager
-async def router(routes: RoutingTable, limits: Limits | None = None) -> AsyncIterator[Served]:
+async def router(routes: RoutingTable, limits: Limits | None = None, now: Callable[[], float] = time.time) -> AsyncIterator[Served]:
     sink = io.BytesIO()
     loop = asyncio.get_running_loop()
-    served = Router(AccessLog(sink, loop), limits=limits)
+    served = Router(AccessLog(sink, loop), limits=limits, now=now)
     served.replace(routes)
     address = await served.listen("127.0.0.1", 0)
     try:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,11 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from router_peers import Served, replica, request_bytes, table
+from router_peers import replica, request_bytes, router, table
 
 from moorage.identity.scoring import ScoringTokens
-from moorage.router.access_log import AccessLog
-from moorage.router.server import Router
 from moorage.specs.routing import Address, DeploymentRoute, EndpointRoute, RoutingTable, TokenTerms
 
 HOUR = timedelta(hours=1)
@@ -43,18 +37,6 @@ def tokens_for(*replicas: Address, generation: int = 1, keys: tuple[str, ...] = 
 
 def token(name: str = "digits", generation: int = 1, *, of: ScoringTokens = SERVICE) -> str:
     return of.issue(f"w/{name}", generation).token
-
-
-@asynccontextmanager
-async def router(routes: RoutingTable, now: Callable[[], float] = time.time) -> AsyncIterator[Served]:
-    sink = io.BytesIO()
-    served = Router(AccessLog(sink, asyncio.get_running_loop()), now=now)
-    served.replace(routes)
-    address = await served.listen("127.0.0.1", 0)
-    try:
-        yield Served(served, address, sink)
-    finally:
-        await served.drain(0.2)
 
 
 async def test_a_token_scores_and_stays_with_the_router() -> None:

@@ -5,34 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from moorage.artifacts import Artifacts
-from tests.fixtures.bucket import Bucket, bucket_server
+from tests.fixtures.bucket import Bucket
 from tests.stack.conftest import EXAMPLE, Stack, new_stack
 
+pytest_plugins = ["tests.fixtures.buckets"]
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def bucket() -> Iterator[Bucket]:
-    with bucket_server() as running:
-        yield running
-
-
-@pytest.fixture
-def url(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name, value in bucket.variables().items():
-        monkeypatch.setenv(name, value)
-    return f"{bucket.url}/{uuid4().hex}"
-
-
-@pytest.fixture
-def stack(tmp_path: Path, url: str) -> Iterator[Stack]:
+def stack(tmp_path: Path, loopback_bucket: str) -> Iterator[Stack]:
     made = new_stack(tmp_path / "own")
-    made.settings["MOORAGE_ARTIFACTS_URL"] = url
+    made.settings["MOORAGE_ARTIFACTS_URL"] = loopback_bucket
     try:
         ran = made.up()
         assert ran.code == 0, f"{ran.out}\n{ran.err}\n{made.logs()}"
@@ -41,7 +28,7 @@ def stack(tmp_path: Path, url: str) -> Iterator[Stack]:
         made.close()
 
 
-def test_the_main_job_runs_with_its_files_in_a_bucket(stack: Stack, url: str, bucket: Bucket, tmp_path: Path) -> None:
+def test_the_main_job_runs_with_its_files_in_a_bucket(stack: Stack, loopback_bucket: str, bucket: Bucket, tmp_path: Path) -> None:
     streamed = stack.ok("job", "create", "-f", str(EXAMPLE / "train.yml"), "--name", "first", "--stream", timeout=300)
     assert "accuracy on the held-out ones" in streamed.out + streamed.err
     assert stack.job_status("first") == "Completed"
@@ -49,7 +36,7 @@ def test_the_main_job_runs_with_its_files_in_a_bucket(stack: Stack, url: str, bu
     assert [path for path in (tmp_path / "got").rglob("*") if path.is_file() and path.stat().st_size]
 
     async def kept() -> int:
-        return sum([size async for _, size in Artifacts.open(url).list()])
+        return sum([size async for _, size in Artifacts.open(loopback_bucket).list()])
 
     assert asyncio.run(kept()) > 1000
     assert not (stack.home / "server" / "artifacts").exists()
