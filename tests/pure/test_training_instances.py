@@ -399,3 +399,69 @@ def test_ports_differ_by_job_and_attempt_and_logs_are_named_as_clients_stream_th
 def test_a_job_waits_on_its_time_limit_from_the_first_start() -> None:
     plan = decided(a_job(limits={"timeoutSeconds": 7200}), told(running(0), waiting(1)))
     assert plan.requeue_after == timedelta(hours=1)
+
+
+LATER: Manifest = {"running": {"startedAt": "2026-11-22T11:50:00Z"}}
+
+
+def in_its_second_attempt(**changes: Any) -> tuple[Manifest, list[Manifest]]:
+    """A job that had begun at 11:00 and lost an instance, with the children of its second attempt."""
+    parent = a_job(**changes)
+    parent["status"] = {"phase": "Queued", "reason": "Restarting", "restarts": 1, "startTime": "2026-11-22T11:00:00Z"}
+    return parent, made({**a_job(), "status": {"restarts": 1}}, uid="j2")
+
+
+@pytest.mark.parametrize("state", ["running", "waiting", "queued"])
+def test_the_time_limit_counts_from_the_first_start_over_all_attempts(state: str) -> None:
+    parent, children = in_its_second_attempt(limits={"timeoutSeconds": 5400})
+    pods = {
+        "running": told(*(pod(index, "Running", uid="j2", upload=RUNNING, peers=terminated(0), main=LATER) for index in range(2))),
+        "waiting": [waiting(index, uid="j2") for index in range(2)],
+        "queued": [pod(index, uid="j2", node=False) for index in range(2)],
+    }[state]
+    plan = reconcile(see(parent, children, pods))
+    assert (plan.requeue_after, status_of(plan)["startTime"]) == (timedelta(minutes=30), "2026-11-22T11:00:00Z")
+    assert status_of(plan)["phase"] != "Canceled"
+
+
+def test_a_job_that_is_lost_after_its_limit_ends_and_does_not_begin_anew() -> None:
+    # Whichever of the steps of beginning anew it is at: about to, with the former Job, with its pods, with nothing, prepared once more.
+    disrupted = told(running(0), running(1, conditions=DISRUPTED))
+    begun, former = a_job(limits={"timeoutSeconds": 3000}), made(a_job())
+    again, second = in_its_second_attempt(limits={"timeoutSeconds": 3000})
+    steps = [
+        (begun, former, disrupted),
+        (again, former, disrupted),
+        (again, former[:1], disrupted[:1]),
+        (again, [], []),
+        (again, second, [waiting(index, uid="j2") for index in range(2)]),
+    ]
+    for parent, children, pods in steps:
+        for _ in range(6):
+            plan = reconcile(see(parent, children, pods))
+            status = status_of(plan)
+            assert status.get("restarts", 0) == (parent.get("status") or {}).get("restarts", 0)
+            assert status["startTime"] == "2026-11-22T11:00:00Z"
+            parent = {**parent, "status": json.loads(json.dumps(status))}
+            if status["phase"] == "Canceled":
+                break
+            known = {child["kind"] for child in children}
+            assert {child["kind"] for child in plan.children} <= known, "nothing is made that was not there"
+            if not plan.children:
+                children, pods = [], []
+        assert (status["phase"], status["reason"]) == ("Canceled", "TimeLimit"), status
+
+
+def test_what_becomes_of_a_former_attempt_does_not_decide_about_a_job_that_is_to_stop() -> None:
+    children = made(a_job(), **FAILED)
+    parent, _ = in_its_second_attempt(cancelRequested=True)
+    pods = told(failed(0, 1, "09"), running(1, conditions=DISRUPTED))
+    plan = reconcile(see(parent, children, pods))
+    assert (status_of(plan)["phase"], status_of(plan)["reason"], plan.children) == ("Queued", "CancelRequested", ())
+
+
+def test_a_start_that_nobody_saw_counts_once_its_pod_is_seen() -> None:
+    # The operator was away while the command ran and an instance was lost.
+    pods = told(failed(0, 143, "09"), pod(1, "Failed", conditions=DISRUPTED, peers=terminated(0), main=terminated(143)))
+    plan = decided(a_job(limits={"timeoutSeconds": 7200}), pods)
+    assert (status_of(plan)["reason"], status_of(plan)["startTime"]) == ("Restarting", "2026-11-22T11:00:00Z")

@@ -74,6 +74,7 @@ def see(
 
 def job_with(plan: Plan, **status: Any) -> list[Manifest]:
     children = copy.deepcopy(list(plan.children))
+    children[1]["metadata"]["uid"] = "j1"
     children[1]["status"] = status
     return children
 
@@ -93,7 +94,11 @@ RUNNING: Manifest = {"running": {"startedAt": "2026-11-22T11:00:00Z"}}
 def pod(phase: str = "Pending", *, node: str = "node-1", conditions: Sequence[Manifest] = (), **states: Manifest) -> Manifest:
     limits = {"memory": "2Gi"}
     found: Manifest = {
-        "metadata": {"name": "train-1-ab-xyz", "creationTimestamp": "2026-11-22T10:59:00Z"},
+        "metadata": {
+            "name": "train-1-ab-xyz",
+            "creationTimestamp": "2026-11-22T10:59:00Z",
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "train-1-ab", "uid": "j1", "controller": True}],
+        },
         "spec": {"containers": [{"name": "main", "resources": {"limits": limits}}]} | ({"nodeName": node} if node else {}),
         "status": {
             "phase": phase,
@@ -301,6 +306,39 @@ def test_a_job_over_its_limit_is_cancelled_and_says_so() -> None:
     done = status_of(reconcile(see(parent)))
     assert (done["phase"], done["reason"]) == ("Canceled", "TimeLimit")
     assert "ran longer than its limit of 20m" in done["message"]
+
+
+def replaced() -> Manifest:
+    """The pod that the Job makes in place of one that the cluster took away."""
+    found = pod(fetch=RUNNING)
+    return {**found, "metadata": {**found["metadata"], "name": "train-1-ab-uvw", "creationTimestamp": "2026-11-22T11:55:00Z"}}
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_time_limit_goes_on_when_the_pod_is_replaced(gone: bool) -> None:
+    lost = pod("Failed", conditions=[{"type": "DisruptionTarget", "status": "True"}], fetch=terminated(0), main=terminated(143))
+    pods = [replaced()] if gone else [lost, replaced()]
+    # With a start that only the pods tell of, and one that only the status does.
+    remembered = {"phase": "Running", "startTime": "2026-11-22T11:00:00Z"} if gone else {}
+    parent = {**training_job(limits={"timeoutSeconds": 5400}), "status": remembered}
+    plan = reconcile(see(parent, children=started(), pods=pods))
+    assert (status_of(plan)["phase"], plan.requeue_after) == ("Preparing", timedelta(minutes=30))
+    assert status_of(plan)["startTime"] == "2026-11-22T11:00:00Z"
+    parent = {**training_job(limits={"timeoutSeconds": 3000}), "status": remembered}
+    over = reconcile(see(parent, children=started(), pods=pods))
+    assert status_of(over)["reason"] == "TimeLimit"
+    parent["status"] = over.status
+    assert reconcile(see(parent, children=started(), pods=pods)).children == ()
+    assert status_of(reconcile(see(parent)))["phase"] == "Canceled"
+
+
+def test_a_limit_does_not_count_from_a_start_that_failed() -> None:
+    # What the kubelet reports of a container that the runtime could not start.
+    state = {
+        "terminated": {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z", "finishedAt": "2026-11-22T11:10:00Z"}
+    }
+    parent = training_job(limits={"timeoutSeconds": 60})
+    assert "startTime" not in status_of(reconcile(see(parent, children=started(), pods=[pod("Running", main=state)])))
 
 
 def claim(name: str, path: str | None, **labels: str) -> Manifest:

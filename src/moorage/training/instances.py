@@ -107,13 +107,12 @@ def _at_the_gate(pod: Manifest) -> bool:
 def _progress(current: Mapping[int, Manifest], found: Layout) -> Outcome:
     each = {index: _state(pod) for index, pod in current.items()}
     running = [one for one in each.values() if one.phase == "Running"]
-    begun = min((one.started for one in each.values() if one.started), default=None)
     done = {index: one for index, one in each.items() if one.phase == "Finalizing"}
     if len(done) == found.pods:
-        return replace(next(iter(done.values())), started=begun)
+        return next(iter(done.values()))
     if running or done:
         ended = f" {len(done)} of {found.pods} have ended." if done else ""
-        return Outcome("Running", "Running", f"The command is running on {len(running)} instances.{ended}", started=begun)
+        return Outcome("Running", "Running", f"The command is running on {len(running)} instances.{ended}")
     for index, one in each.items():
         if one.reason in ("ImagePullFailed", "ContainerNotStarted"):
             return replace(one, message=f"{_capital(found.role(index))}: {one.message}")
@@ -186,10 +185,9 @@ def _success(current: Mapping[int, Manifest], found: Layout) -> Outcome:
             return replace(one, message=f"{_capital(found.role(index))}: {one.message}")
     if not outcomes:
         return success(None)
-    started = min((one.started for one in outcomes.values() if one.started), default=None)
     finished = max((one.finished for one in outcomes.values() if one.finished), default=None)
     message = f"The command succeeded on all {found.workers} {'workers' if found.workers < found.pods else 'instances'} and its outputs are stored."
-    return Outcome("Completed", "Completed", message, 0, started, finished)
+    return Outcome("Completed", "Completed", message, 0, finished)
 
 
 def _capital(text: str) -> str:

@@ -22,7 +22,7 @@ from moorage.specs.refusal import Refusal
 from moorage.training import claims, instances, launchers
 from moorage.training.launchers import gang
 from moorage.training.plan import plan as job_plan
-from moorage.training.status import TERMINAL, Outcome, observe, pods_summary
+from moorage.training.status import TERMINAL, Outcome, began, observe, pods_summary
 from moorage.training.template import Rendering, pod_template
 
 _MESSAGE_LIMIT = 8192
@@ -45,10 +45,9 @@ def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE, grouped: bo
         found = layout(seen.parent["spec"])
     except Invalid as error:
         return _plan(seen, (), Outcome("Failed", error.code, error.message))
-    job = _own_job(seen)
+    job, pods = _own_job(seen), _own_pods(seen)
     if found.together and not _stops(seen) and (plan := _anew(seen, job, found)) is not None:
-        return plan
-    pods = _own_pods(seen)
+        return _within_limit(seen, job, pods, plan)
     outcome = _outcome(seen, job, pods, found)
     if outcome.terminal:
         return _plan(seen, _kept(seen, job) if job else (), outcome)
@@ -61,7 +60,7 @@ def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE, grouped: bo
         return _plan(seen, (), Outcome("Failed", error.code, error.message))
     shared = [workload.environments_claim(_metadata(seen)["namespace"])] if workload.prepared(seen.parent["spec"]["environment"]) else []
     notes = instances.notes(_of(job, pods), found) if found.together else []
-    return replace(_plan(seen, children, outcome, requeue_after=_time_left(seen, outcome)), shared=shared, notes=notes)
+    return replace(_plan(seen, children, outcome, requeue_after=_time_left(seen, outcome.phase)), shared=shared, notes=notes)
 
 
 def desired(seen: Observed, pinned: Mapping[str, str], grouped: bool = False) -> list[Manifest]:
@@ -82,6 +81,8 @@ def desired(seen: Observed, pinned: Mapping[str, str], grouped: bool = False) ->
 
 def _outcome(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], found: Layout) -> Outcome:
     if found.together:
+        if _behind(seen, job):
+            return Outcome("Queued", "Restarting", str((seen.parent.get("status") or {}).get("message") or ""))
         own = _of(job, pods)
         return instances.observe(job, own, found, _refusal(seen, job, own))
     return observe(job, pods, _refusal(seen, job, pods))
@@ -106,9 +107,8 @@ def _beside(seen: Observed) -> list[Manifest]:
 def _anew(seen: Observed, job: Manifest | None, found: Layout) -> Plan | None:
     """The plan while the pods of a job of several begin anew; None while nothing of the kind goes on."""
     restarts = _restarts(seen)
-    behind = job is not None and _attempt(job) < restarts
     earlier = seen.parent.get("status") or {}
-    if behind or (job is None and restarts and _own_pods(seen)):
+    if _behind(seen, job) or (job is None and restarts and _own_pods(seen)):
         said = str(earlier.get("message") or "")
         return _plan(seen, _beside(seen), Outcome("Queued", "Restarting", said))
     pods = _of(job, _own_pods(seen))
@@ -125,6 +125,18 @@ def _anew(seen: Observed, job: Manifest | None, found: Layout) -> Plan | None:
     return replace(plan, status=status, events=[*plan.events, ("Warning", "Restarting", message)])
 
 
+def _within_limit(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], plan: Plan) -> Plan:
+    """The plan of beginning anew, unless the job's time is over: a lost instance gives it no more of it."""
+    if plan.status is None or plan.status["phase"] in TERMINAL:
+        return plan
+    left = _time_left(seen, plan.status["phase"])
+    if left is None:
+        return plan
+    if left <= timedelta(0):
+        return _stopped(seen, job, pods, _over(seen))
+    return replace(plan, requeue_after=min(left, plan.requeue_after or left))
+
+
 def _stops(seen: Observed) -> bool:
     recorded = find((seen.parent.get("status") or {}).get("conditions"), "Stopping")
     return bool(seen.parent["spec"].get("cancelRequested") or (recorded and recorded.get("status") == "True"))
@@ -137,6 +149,11 @@ def _restarts(seen: Observed) -> int:
 def _attempt(job: Manifest) -> int:
     text = str((job["metadata"].get("annotations") or {}).get(gang.ATTEMPT) or "")
     return int(text) if text.isdigit() else 0
+
+
+def _behind(seen: Observed, job: Manifest | None) -> bool:
+    """Whether the Job is a former one, which has to go: nothing that becomes of its pods counts any more."""
+    return job is not None and _attempt(job) < _restarts(seen)
 
 
 def _of(job: Manifest | None, pods: Sequence[Manifest]) -> list[Manifest]:
@@ -184,32 +201,48 @@ def _stopping(seen: Observed, outcome: Outcome) -> Condition | None:
     recorded = find((seen.parent.get("status") or {}).get("conditions"), "Stopping")
     if recorded and recorded.get("status") == "True":
         return Condition("Stopping", "True", recorded["reason"], recorded["message"])
-    left = _time_left(seen, outcome)
-    if left is not None and left <= timedelta(0):
-        limit = seen.parent["spec"]["limits"]["timeoutSeconds"]
-        return Condition("Stopping", "True", "TimeLimit", f"The job ran longer than its limit of {_span(limit)}.")
-    return None
+    left = _time_left(seen, outcome.phase)
+    return _over(seen) if left is not None and left <= timedelta(0) else None
+
+
+def _over(seen: Observed) -> Condition:
+    limit = seen.parent["spec"]["limits"]["timeoutSeconds"]
+    return Condition("Stopping", "True", "TimeLimit", f"The job ran longer than its limit of {_span(limit)}.")
 
 
 def _stopped(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], stop: Condition) -> Plan:
     earlier = seen.parent.get("status") or {}
     if job is None and not pods:
-        done = Outcome("Canceled", stop.reason, stop.message, started=earlier.get("startTime"))
-        return _plan(seen, (), done, stop=stop)
+        return _plan(seen, (), Outcome("Canceled", stop.reason, stop.message), stop=stop)
     going = Outcome(earlier.get("phase") or "Queued", stop.reason, f"{stop.message} Its pods are being stopped.")
     recorded = find(earlier.get("conditions"), "Stopping")
-    if stop.reason == "TimeLimit" and not recorded:
+    if stop.reason == "TimeLimit" and not recorded and not _behind(seen, job):
         return _plan(seen, _kept(seen, job) if job else (), going, stop=stop, requeue_after=timedelta(seconds=1))
     return _plan(seen, (), going, stop=stop)
 
 
-def _time_left(seen: Observed, outcome: Outcome) -> timedelta | None:
-    """Counted from the command's start: time in the queue is not the user's."""
+def _time_left(seen: Observed, phase: str) -> timedelta | None:
+    """Until the limit; None where there is none, before the command has begun, and once it has ended.
+
+    Counted from the command's first start, also while pods that the cluster took away are replaced: a limit is a promise about cost. Time in the
+    queue before that start is not the user's.
+    """
     limit = (seen.parent["spec"].get("limits") or {}).get("timeoutSeconds")
-    if not limit or outcome.phase != "Running" or not outcome.started:
+    begun = _begun(seen)
+    if not limit or not begun or phase == "Finalizing" or phase in TERMINAL:
         return None
-    started = datetime.fromisoformat(outcome.started.replace("Z", "+00:00")).astimezone(UTC)
-    return started + timedelta(seconds=limit) - seen.now
+    return _moment(begun) + timedelta(seconds=limit) - seen.now
+
+
+def _begun(seen: Observed) -> str | None:
+    """When the command began for the first time. The status remembers what pods that are gone cannot tell any more."""
+    own = _of(_own_job(seen), _own_pods(seen))
+    known = [(seen.parent.get("status") or {}).get("startTime"), *(began(pod) for pod in own)]
+    return min((text for text in known if text), key=_moment, default=None)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
 
 
 def _span(seconds: int) -> str:
@@ -243,7 +276,7 @@ def _plan(
     }
     if restarts := _restarts(seen):
         status["restarts"] = restarts
-    if started := outcome.started or earlier.get("startTime"):
+    if started := _begun(seen):
         status["startTime"] = started
     if outcome.exit_code is not None and outcome.terminal:
         status["exitCode"] = outcome.exit_code

@@ -33,7 +33,6 @@ class Outcome:
     reason: str
     message: str
     exit_code: int | None = None
-    started: str | None = None
     finished: str | None = None
 
     @property
@@ -82,19 +81,26 @@ def phase_of(pod: Manifest) -> str:
     return str((pod.get("status") or {}).get("phase") or "")
 
 
+def began(pod: Manifest) -> str | None:
+    """When the pod's command began; None where it has not."""
+    main = pod_status.container(pod, workload.MAIN_CONTAINER)
+    ended = pod_status.ended(main)
+    found = ended.started if ended else (pod_status.running(main) or {}).get("startedAt")
+    # The kubelet's word for a container that could not be started.
+    return None if not found or found.startswith("1970-") else str(found)
+
+
 def progress(pod: Manifest) -> Outcome:
     """Where a pod stands whose Job has not ended."""
     main = pod_status.container(pod, workload.MAIN_CONTAINER)
     if finished := pod_status.ended(main):
-        return Outcome(
-            "Finalizing", "StoringOutputs", "The command has ended; its outputs are being stored.", finished.exit_code, finished.started
-        )
+        return Outcome("Finalizing", "StoringOutputs", "The command has ended; its outputs are being stored.", finished.exit_code)
     if phase_of(pod) == "Failed" and pod_status.running(main) is None:
         return Outcome("Preparing", "StartingPod", "The pod ended before the command began; the cluster replaces it or gives the job up.")
     if phase_of(pod) in ("Succeeded", "Failed"):
         return Outcome("Finalizing", "PodEnded", "The pod has ended; waiting for the cluster to conclude the job.")
-    if begun := pod_status.running(main):
-        return Outcome("Running", "Running", "The command is running.", started=begun.get("startedAt"))
+    if pod_status.running(main):
+        return Outcome("Running", "Running", "The command is running.")
     waiting = pod_status.unscheduled(pod)
     if waiting is not None:
         reason = "Unschedulable" if waiting else "Scheduling"
@@ -114,11 +120,11 @@ def success(pod: Manifest | None) -> Outcome:
         return Outcome("Completed", "Completed", "The command has ended; its pod is gone.", 0)
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
     lost = _upload_failure(pod)
-    started, finished = (main.started, main.finished) if main else (None, None)
+    finished = main.finished if main else None
     if lost:
         message = f"The command succeeded, but its outputs could not be stored: {lost}"
-        return Outcome("Failed", "UploadFailed", message, 0, started, finished)
-    return Outcome("Completed", "Completed", "The command succeeded and its outputs are stored.", 0, started, finished)
+        return Outcome("Failed", "UploadFailed", message, 0, finished)
+    return Outcome("Completed", "Completed", "The command succeeded and its outputs are stored.", 0, finished)
 
 
 def failure(pod: Manifest) -> Outcome:
@@ -127,7 +133,7 @@ def failure(pod: Manifest) -> Outcome:
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
     if reason := status.get("reason"):
         said = f"{_POD_REASONS.get(reason, f'The pod ended with {reason}')}: {status.get('message') or 'no further word.'}"
-        return Outcome("Failed", reason, said, *_times(main))
+        return Outcome("Failed", reason, said, *_end(main))
     environment = pod_status.ended(pod_status.container(pod, workload.ENVIRONMENT_CONTAINER))
     if environment and environment.exit_code:
         return Outcome("Failed", "EnvironmentFailed", f"The environment could not be prepared: {_said(environment, pod)}")
@@ -138,8 +144,8 @@ def failure(pod: Manifest) -> Outcome:
         return _command_failure(pod, main)
     if lost := _upload_failure(pod):
         message = f"The command succeeded, but its outputs could not be stored: {lost}"
-        return Outcome("Failed", "UploadFailed", message, *_times(main))
-    return Outcome("Failed", "PodFailed", f"The pod failed: {status.get('message') or 'its node gave no reason.'}", *_times(main))
+        return Outcome("Failed", "UploadFailed", message, *_end(main))
+    return Outcome("Failed", "PodFailed", f"The pod failed: {status.get('message') or 'its node gave no reason.'}", *_end(main))
 
 
 def _command_failure(pod: Manifest, main: Ended) -> Outcome:
@@ -149,22 +155,20 @@ def _command_failure(pod: Manifest, main: Ended) -> Outcome:
         limit = pod_status.memory_limit(pod, workload.MAIN_CONTAINER)
         bound = f"its memory limit of {limit}" if limit else "the memory there was"
         message = f"The command used more than {bound}; choose a larger instance type."
-        return Outcome("Failed", "OutOfMemory", message + appendix, *_times(main))
+        return Outcome("Failed", "OutOfMemory", message + appendix, *_end(main))
     if main.reason in ("StartError", "ContainerCannotRun"):
         message = f"The command could not be started: {main.message or 'the node gave no reason.'}"
-        return Outcome("Failed", "CommandNotStarted", message, *_times(main))
+        return Outcome("Failed", "CommandNotStarted", message, *_end(main))
     if main.code in mpi.CODES:
-        return Outcome("Failed", main.code, main.message + appendix, *_times(main))
+        return Outcome("Failed", main.code, main.message + appendix, *_end(main))
     tail = f" Its last lines:\n{main.message}" if main.message else ""
-    return Outcome("Failed", "CommandFailed", f"The command ended with exit code {main.exit_code}.{tail}{appendix}", *_times(main))
+    return Outcome("Failed", "CommandFailed", f"The command ended with exit code {main.exit_code}.{tail}{appendix}", *_end(main))
 
 
 def job_failure(condition: Manifest, pod: Manifest | None) -> Outcome:
     """What the Job itself says, where no pod tells."""
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER)) if pod else None
-    return Outcome(
-        "Failed", condition.get("reason") or "JobFailed", condition.get("message") or "The cluster ended the job.", *_times(main)
-    )
+    return Outcome("Failed", condition.get("reason") or "JobFailed", condition.get("message") or "The cluster ended the job.", *_end(main))
 
 
 def _upload_failure(pod: Manifest) -> str:
@@ -183,5 +187,5 @@ def _said(ended: Ended, pod: Manifest) -> str:
     return f"the container ended with exit code {ended.exit_code}; its log on pod {pod['metadata']['name']} says more."
 
 
-def _times(main: Ended | None) -> tuple[int | None, str | None, str | None]:
-    return (main.exit_code, main.started, main.finished) if main else (None, None, None)
+def _end(main: Ended | None) -> tuple[int | None, str | None]:
+    return (main.exit_code, main.finished) if main else (None, None)
