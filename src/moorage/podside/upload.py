@@ -39,6 +39,8 @@ _QUIET_SECONDS = 10.0
 _ROUND_PATIENCE = timedelta(seconds=20)
 # Gone again, or a link to nothing or in a circle; every other error means that something is there.
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# File systems that have no such thing.
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EROFS, errno.ENOTSUP)
 # Files that are handed to the threads at once.
 _BATCH = 256
 # Bytes of a name that are no UTF-8, as Python shows them (PEP 383).
@@ -115,7 +117,7 @@ def upload(plan: Manifest, access: Access, *, grace: timedelta, within: Path | N
             begun = monotonic()
             # What cannot be read now may be readable later; at the end it counts.
             due = (found for found in _scan(roots, lambda error: None) if ledger.due(found, time()))
-            _report(store_all(store, due, ledger, Patience(_ROUND_PATIENCE, hurry=ended)))
+            _report(store_all(store, due, ledger, Patience(_ROUND_PATIENCE, hurry=ended), written_to=True))
             store.close()
             # Looking at very many files takes time that is the user's.
             pause = min(max(_SCAN_SECONDS, 5 * (monotonic() - begun)), _LONGEST_PAUSE_SECONDS)
@@ -229,13 +231,17 @@ class Failures:
             self.first.append((found, error))
 
 
-def store_all(store: BlobStore, wanted: Iterable[Found], ledger: Ledger, waiting: Patience) -> Failures:
-    """Store these files, several at once, and note in the ledger which are; what could not be stored."""
+def store_all(store: BlobStore, wanted: Iterable[Found], ledger: Ledger, waiting: Patience, *, written_to: bool = False) -> Failures:
+    """Store these files, several at once, and note in the ledger which are; what could not be stored.
+
+    Args:
+        written_to: programs that may have the files open go on.
+    """
     failures = Failures()
     left = iter(wanted)
     with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
         while batch := list(islice(left, _BATCH)):
-            outcomes = pool.map(lambda found: _store_one(store, found, waiting), batch)
+            outcomes = pool.map(lambda found: _store_one(store, found, waiting, written_to), batch)
             for found, outcome in zip(batch, outcomes, strict=True):
                 if outcome is True:
                     ledger.store(found)
@@ -244,10 +250,10 @@ def store_all(store: BlobStore, wanted: Iterable[Found], ledger: Ledger, waiting
     return failures
 
 
-def _store_one(store: BlobStore, found: Found, waiting: Patience) -> MoorageError | bool:
+def _store_one(store: BlobStore, found: Found, waiting: Patience, written_to: bool) -> MoorageError | bool:
     """Whether it is stored; False for a file that went or shrank meanwhile, which comes up in the next scan if it still is one."""
     try:
-        waiting.keep_trying(text(found.path), lambda: _write(store, found))
+        waiting.keep_trying(text(found.path), lambda: _write(store, found, written_to))
     except Conflict:
         return False
     except NotFound as error:
@@ -261,7 +267,7 @@ def _store_one(store: BlobStore, found: Found, waiting: Patience) -> MoorageErro
     return True
 
 
-def _write(store: BlobStore, found: Found) -> None:
+def _write(store: BlobStore, found: Found, written_to: bool) -> None:
     # Non-blocking, since a file may have become a pipe since the scan.
     descriptor = os.open(found.path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
@@ -270,7 +276,21 @@ def _write(store: BlobStore, found: Found) -> None:
             # This container can read what the user's cannot: a link out of the folder is not followed.
             print(f"{text(found.path)} is not stored: it is a link to {text(real)}, outside {found.root}", flush=True)
             return
+        if written_to:
+            _make_changes_show(descriptor)
         store.write(found.blob, file, found.signature.size)
+
+
+def _make_changes_show(descriptor: int) -> None:
+    """Have a later change of the file change its time, also one through memory that a program has mapped it to.
+
+    The system notes the time of the first such change only, until the page is on the disk: what follows within half a minute looks as if nothing had.
+    """
+    try:
+        os.fdatasync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def _report(failures: Failures) -> None:
