@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fixtures.ports import free_ports
 
 from moorage import ids
 from moorage.cli.main import main
@@ -41,7 +42,8 @@ class Service:
 
     def __init__(self, home: Path) -> None:
         authority = ensure_authority(home / "pki")
-        self.home, self.ca, self.port = home, authority.certificate_path, 0
+        self.home, self.ca = home, authority.certificate_path
+        (self.port,) = free_ports(1)
         self._certificate = ensure_server_certificate(authority, home / "pki", "server", ["127.0.0.1"])
         self._process: subprocess.Popen[str] | None = None
 
@@ -64,7 +66,7 @@ class Service:
     def end(self, how: signal.Signals) -> None:
         assert self._process is not None and self._process.stdout is not None
         self._process.send_signal(how)
-        self._process.wait(20)
+        self._process.wait(90)
         self._process.stdout.close()
 
 

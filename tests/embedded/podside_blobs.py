@@ -36,7 +36,7 @@ class Store:
 
     def wait_for(self, name: str, content: bytes) -> bool:
         with self.changed:
-            return self.changed.wait_for(lambda: self.blobs.get(name) == content, timeout=30)
+            return self.changed.wait_for(lambda: self.blobs.get(name) == content, timeout=90)
 
 
 class _Exchange(BaseHTTPRequestHandler):

@@ -17,6 +17,8 @@ from moorage.router.access_log import AccessLog
 from moorage.router.server import Limits, Router
 from moorage.specs.routing import Address, DeploymentRoute, EndpointRoute, RoutingTable
 
+SHORT = timedelta(milliseconds=150)
+LONG = timedelta(seconds=120)
 KEY = "correct-key"
 DIGEST = hashlib.sha256(KEY.encode()).digest()
 
@@ -98,8 +100,8 @@ async def replica(behave: Behaviour = ok) -> AsyncIterator[ReplicaServer]:
 
 
 def table(*replicas: Address, traffic: dict[str, int] | None = None, **limits: Any) -> RoutingTable:
-    """One endpoint `digits` with deployment `blue` on the given replicas."""
-    blue = DeploymentRoute("blue", tuple(replicas), **limits)
+    """One endpoint `digits` with deployment `blue` on the given replicas; where nothing is said of time, there is more than any machine needs."""
+    blue = DeploymentRoute("blue", tuple(replicas), **{"queue_wait": LONG, "timeout": LONG, **limits})
     return RoutingTable({"digits": EndpointRoute("digits", (DIGEST,), {"blue": blue}, traffic if traffic is not None else {"blue": 100})})
 
 
@@ -150,6 +152,3 @@ async def router(routes: RoutingTable, limits: Limits | None = None, now: Callab
         yield Served(served, address, sink)
     finally:
         await served.drain(0.2)
-
-
-SHORT = timedelta(milliseconds=150)

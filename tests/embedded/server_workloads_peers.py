@@ -27,7 +27,7 @@ from moorage.server.settings import Settings
 WS = Workspace("s1", "g1", "w1")
 CLUSTER = "/subscriptions/s1/resourceGroups/g1/providers/Microsoft.Kubernetes/connectedClusters/c1"
 OTHER_CLUSTER = CLUSTER.replace("/c1", "/c2")
-PATIENCE = 15.0
+PATIENCE = 90.0
 
 
 @dataclass
@@ -232,7 +232,7 @@ class Agent:
         }
 
     def _client(self) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(headers={"Authorization": f"Bearer {self.token}"}, trust_env=False)
+        return httpx2.AsyncClient(headers={"Authorization": f"Bearer {self.token}"}, trust_env=False, timeout=PATIENCE)
 
 
 def key_of(object: Any) -> Any:
@@ -261,7 +261,7 @@ async def running(home: Path, database: str = "", *, now: Clock = clock.now, **s
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         token = services.tokens.issue_user("tester", {"/": Role.OWNER}, timedelta(hours=1))
         try:
-            async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=30) as user:
+            async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=90) as user:
                 yield Service(services, url, user)
         finally:
             services.store.changes.close()

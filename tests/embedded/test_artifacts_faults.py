@@ -181,19 +181,19 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(relay: Relay, loopback_b
     assert error.code == "ArtifactsUnavailable"
     relay.up = None
     assert await names(loopback_bucket) == []
-    await artifacts.put("c/x", b"data")
+    await Artifacts.open(loopback_bucket).put("c/x", b"data")
     assert await names(loopback_bucket) == ["c/x"]
 
 
 async def test_a_download_that_is_cut_off_is_never_taken_for_whole(relay: Relay, loopback_bucket: str) -> None:
-    artifacts, data = Artifacts.open(loopback_bucket, patience=SHORT), os.urandom(PIECE)
+    data = os.urandom(PIECE)
     await Artifacts.open(loopback_bucket).put("c/x", data)
     relay.down = PIECE // 8
     # Connections that were opened before are used again, so a client of its own.
     error = await refused(Artifacts.open(loopback_bucket, patience=SHORT).get("c/x", 0, PIECE))
     assert error.code == "ArtifactsUnavailable"
     relay.down = None
-    assert await artifacts.get("c/x", 0, PIECE) == data
+    assert await Artifacts.open(loopback_bucket).get("c/x", 0, PIECE) == data
 
 
 @pytest.mark.parametrize(

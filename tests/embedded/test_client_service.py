@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.embedded.client_peers import Agent, Run, Service, agent, client, job_
 
 from moorage.client.assets import datastore
 from moorage.client.connection import Client
-from moorage.client.profile import Profile, load
+from moorage.client.profile import Profile
 from moorage.client.snapshot import File
 from moorage.identity.pki import ensure_authority
 
@@ -59,22 +60,31 @@ def test_a_job_is_streamed_to_its_end_over_a_killed_service(service: Service, ag
     key = job_key("streamed")
     agent.report(agent.status(key, "Queued", message="0/2 nodes are available: 2 Insufficient cpu."))
     agent.report(agent.status(key, "Running"), agent.log(key, 0, "première ligne\n".encode()))
-
-    def later() -> None:
+    with following("streamed") as follower:
+        assert follower.stdout is not None and follower.stderr is not None
+        assert follower.stdout.readline() == "première ligne\n"
+        assert "[streamed] Running" in follower.stderr.readline()
         service.end(signal.SIGKILL)
         service.start()
         half = b"zweite Zeile: gr"
         agent.report(agent.log(key, 16, half + "ü".encode()[:1]))
         agent.report(agent.log(key, 16 + len(half) + 1, "ü".encode()[1:] + b"n\n"))
         agent.report(agent.status(key, "Completed", complete=True, exitCode=0))
+        out, err = follower.communicate(timeout=90)
+    assert follower.returncode == 0, err
+    assert out == "zweite Zeile: grün\n"
+    assert "[streamed] Completed" in err
 
-    timer = threading.Timer(1.0, later)
-    timer.start()
-    code, out, err = moorage("job", "stream", "-n", "streamed")
-    timer.join()
-    assert code == 0, err
-    assert out == "première ligne\nzweite Zeile: grün\n"
-    assert "[streamed] Running" in err and "[streamed] Completed" in err
+
+@contextmanager
+def following(job: str) -> Iterator[subprocess.Popen[str]]:
+    """Somebody who follows a job in a process of its own, so that what is shown can be waited for."""
+    words = [sys.executable, "-m", "moorage.cli.main", "job", "stream", "-n", job]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_what_a_job_left_behind_is_fetched(agent: Agent, moorage: Run, client: Client, job_folder: Path, tmp_path: Path) -> None:
@@ -111,22 +121,17 @@ def test_a_failed_job_ends_the_stream_with_its_reason_and_exit_code_1(agent: Age
     assert "error: the job failing ended as Failed: exit code 3; the last lines: Traceback" in err
 
 
-def test_a_waiting_job_says_why_and_can_be_cancelled(agent: Agent, moorage: Run, job_folder: Path) -> None:
+def test_a_waiting_job_says_why_and_can_be_cancelled(agent: Agent, moorage: Run, client: Client, job_folder: Path) -> None:
     assert moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "waiting")[0] == 0
     key = job_key("waiting")
     agent.report(agent.status(key, "Queued", message="0/1 nodes are available: 1 Insufficient cpu."))
-
-    def cancel() -> None:
-        with Client(load()) as other:
-            other.action(f"{other.path('jobs', 'waiting')}/cancel", wait=False)
+    with following("waiting") as follower:
+        assert follower.stderr is not None
+        assert "[waiting] Queued: 0/1 nodes are available: 1 Insufficient cpu." in follower.stderr.readline()
+        client.action(f"{client.path('jobs', 'waiting')}/cancel", wait=False)
         agent.report(agent.status(key, "Canceled", complete=True))
-
-    timer = threading.Timer(0.7, cancel)
-    timer.start()
-    code, _, err = moorage("job", "stream", "-n", "waiting")
-    timer.join()
-    assert code == 1
-    assert "[waiting] Queued: 0/1 nodes are available: 1 Insufficient cpu." in err
+        _, err = follower.communicate(timeout=90)
+    assert follower.returncode == 1
     assert "the job waiting was canceled" in err
 
 
@@ -239,16 +244,11 @@ def test_ctrl_c_while_a_job_is_followed_says_that_it_goes_on(
 ) -> None:
     assert moorage("job", "create", "-f", str(job_folder / "train.yml"), "-n", "interrupted")[0] == 0
     agent.report(agent.status(job_key("interrupted"), "Running"))
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "moorage.cli.main", "job", "stream", "-n", "interrupted"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert follower.stderr is not None
-    assert "Running" in follower.stderr.readline()
-    follower.send_signal(signal.SIGINT)
-    _, err = follower.communicate(timeout=60)
+    with following("interrupted") as follower:
+        assert follower.stderr is not None
+        assert "Running" in follower.stderr.readline()
+        follower.send_signal(signal.SIGINT)
+        _, err = follower.communicate(timeout=90)
     assert follower.returncode == 130
     assert "The job goes on. `moorage job stream -n interrupted` comes back to it; `moorage job cancel -n interrupted` ends it." in err
     assert "Traceback" not in err

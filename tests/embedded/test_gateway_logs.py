@@ -163,7 +163,7 @@ async def test_a_large_log_arrives_byte_for_byte_through_broken_reads_lost_recei
         await end_pod(cluster, node, "j-0")
         await end_job(cluster)
         await peer.start()
-        await peer.until(lambda: complete(peer), seconds=30)
+        await peer.until(lambda: complete(peer))
     assert peer.logs[STD] == content
 
 

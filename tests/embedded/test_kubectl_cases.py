@@ -67,7 +67,7 @@ class _Cluster:
 
     def __exit__(self, *_: object) -> None:
         ended = self._process.poll()
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=90)
         assert ended is None, f"the cluster ended with {ended} before the cases did: {(self._folder / 'cluster.log').read_text()[-2000:]}"
         self._log.close()
 

@@ -225,7 +225,7 @@ async def test_stopping_the_cluster_stops_containers_which_start_again_with_it(t
             assert (await cluster.get(POD, "a", "default"))["status"]["phase"] == "Running"
         # At once, however often: what was stopped on purpose has not crashed.
         for restarts in (1, 2, 3):
-            async with nodes_of(cluster, folder) as nodes, asyncio.timeout(30):
+            async with nodes_of(cluster, folder) as nodes, asyncio.timeout(90):
                 await until(
                     cluster,
                     lambda found, count=restarts: (

@@ -73,7 +73,7 @@ def pod(name: str, script: str, **spec: Any) -> Manifest:
     }
 
 
-async def until(cluster: LocalCluster, holds: Callable[[list[Manifest]], bool], limit: float = 20) -> list[Manifest]:
+async def until(cluster: LocalCluster, holds: Callable[[list[Manifest]], bool], limit: float = 90) -> list[Manifest]:
     """Wait until all pods together satisfy `holds`, following the watch."""
     listing = await cluster.list(POD)
     pods = {item["metadata"]["name"]: item for item in listing.items}
@@ -270,9 +270,10 @@ async def test_probes_decide_readiness_and_restart(cluster: LocalCluster, tmp_pa
         "workingDir": "/work-x",
         "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "ports": [{"name": "http", "containerPort": 18080}],
-        "startupProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1, "failureThreshold": 20},
+        "startupProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1, "failureThreshold": 90},
         "readinessProbe": {"exec": {"command": ["test", "-e", "/work-x/s.py"]}, "periodSeconds": 1},
-        "livenessProbe": {"httpGet": {"path": "/live", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1},
+        # An answer that says no counts, and not that a busy machine answers late.
+        "livenessProbe": {"httpGet": {"path": "/live", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 60, "failureThreshold": 1},
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo bye > /proc/1/fd/none || true"]}}},
     }
     async with running(cluster, tmp_path) as nodes:

@@ -97,7 +97,7 @@ async def a_world(tmp_path: Path, *, grouped: bool = False) -> AsyncIterator[Wor
         cluster.backend = nodes
         await stack.enter_async_context(background(run_controllers(cluster, volumes=tmp_path / "volumes")))
         await stack.enter_async_context(background(nodes.run()))
-        await asyncio.wait_for(nodes.ready.wait(), 30)
+        await asyncio.wait_for(nodes.ready.wait(), 90)
         for config in (training.config(grouped=grouped), inference.config(), inference.endpoint_config()):
             await stack.enter_async_context(background(Controller(cluster, config).run()))
         yield World(cluster, store, access.endpoint())

@@ -297,10 +297,9 @@ def test_instances_of_one_machine_are_told_from_those_of_several() -> None:
 @pytest.fixture
 def met() -> Iterator[tuple[tuple[str, int], queue.SimpleQueue[tuple[str, dict[str, Any], wire.Channel]]]]:
     """Somebody who listens, and whom it has met."""
-    address = ("127.0.0.1", free_port("127.0.0.1"))
     found: queue.SimpleQueue[tuple[str, dict[str, Any], wire.Channel]] = queue.SimpleQueue()
-    listener = wire.listen(address, KEY, lambda host: host != "127.0.0.9", lambda *each: found.put(each))
-    yield address, found
+    listener = wire.listen(("127.0.0.1", 0), KEY, lambda host: host != "127.0.0.9", lambda *each: found.put(each))
+    yield listener.getsockname(), found
     wire.silence(listener)
 
 

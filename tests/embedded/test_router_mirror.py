@@ -17,14 +17,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from router_peers import DIGEST, SHORT, Behaviour, ReplicaServer, Request, Served, answer, ok, replica, request_bytes, router
+from router_peers import DIGEST, LONG, SHORT, Behaviour, ReplicaServer, Request, Served, answer, ok, replica, request_bytes, router
 
 from moorage.router import mirror
 from moorage.router.metrics import exposition
 from moorage.router.replicas import ReplicaPool
 from moorage.specs.routing import Address, DeploymentRoute, EndpointRoute, RoutingTable
 
-LONG = timedelta(seconds=120)
 BOUND = 1024 * 1024
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fixtures.ports import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 MOORAGE = [sys.executable, "-m", "moorage"]
@@ -99,11 +100,7 @@ class Stack:
         """kill -9 the matching process of the pod with these labels, known by the pod's address in its environment."""
         address = self.kubectl("get", "pods", "-n", namespace, "-l", labels, "-o", "jsonpath={.items[0].status.podIP}").out
         found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
-        mine = [
-            int(pid)
-            for pid in found
-            if address and f"POD_IP={address}" in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
-        ]
+        mine = [int(pid) for pid in found if address and f"POD_IP={address}" in _variables(pid)]
         assert mine, f"no process of the pod with {labels} matches {pattern}"
         for pid in mine:
             os.kill(pid, signal.SIGKILL)
@@ -114,7 +111,7 @@ class Stack:
             f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in sorted((self.home / "logs").glob("*.log"))
         )
 
-    def until(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    def until(self, holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
         """Wait for something of the world outside this process; nothing there could wake us."""
         deadline = time.monotonic() + seconds
         while not holds():
@@ -137,15 +134,12 @@ class Stack:
         shutil.rmtree(self.home.parent, ignore_errors=True)
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
+def _variables(pid: str) -> list[str]:
+    """The environment of a process; nothing of one that has ended since it was found: any program of the machine may match."""
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
 
 
 def new_stack(folder: Path) -> Stack:

@@ -81,9 +81,15 @@ def test_interrupting_a_stream_leaves_the_job_running(stack: Stack, tmp_path: Pa
     text = JOB.format(command=f'"echo begun; while [ ! -e {gate} ]; do sleep 0.1; done; echo done"')
     stack.ok("job", "create", "-f", write(tmp_path, text), "--name", "watched")
     streaming = stack.popen("job", "stream", "-n", "watched")
-    stack.until(lambda: stack.job_status("watched") == "Running", "the job runs")
+    assert streaming.stdout is not None
+    # What it shows says that it follows the job; before that Ctrl-C would end an interpreter that is still starting.
+    shown = b""
+    while b"begun" not in shown:
+        line = streaming.stdout.readline()
+        assert line, shown
+        shown += line
     streaming.send_signal(signal.SIGINT)
-    said, _ = streaming.communicate(timeout=60)
+    said, _ = streaming.communicate(timeout=100)
     assert streaming.returncode == 130 and b"moorage job" in said and b"Traceback" not in said
     gate.touch()
     stack.until(lambda: stack.job_status("watched") == "Completed", "the job goes on to its end")

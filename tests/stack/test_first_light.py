@@ -54,7 +54,7 @@ def test_what_was_done_is_there_after_down_and_up(stack: Stack) -> None:
 
 def test_the_stock_kubectl_works_on_it(stack: Stack) -> None:
     assert "gateway" in stack.kubectl("get", "deployments", "-n", "azureml").out
-    assert stack.kubectl("wait", "--for=condition=Available", "deployment/gateway", "-n", "azureml", "--timeout=60s").code == 0
+    assert stack.kubectl("wait", "--for=condition=Available", "deployment/gateway", "-n", "azureml", "--timeout=100s").code == 0
     assert stack.kubectl("get", "nodes", "-o", "wide").code == 0
     pod = stack.kubectl("get", "pods", "-n", "azureml", "-o", "name").out.split()[0]
     described = stack.kubectl("describe", "-n", "azureml", pod)
@@ -81,9 +81,10 @@ spec:
     command: [sh, -c, 'for i in 1 2 3; do echo line $i; sleep 0.3; done']
 """
     assert stack.kubectl("apply", "-f", "-", stdin=pod).code == 0
-    stack.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/counting", "--timeout=30s")
+    ended = stack.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/counting", "--timeout=100s", timeout=110)
+    assert ended.code == 0, ended
     assert stack.kubectl("logs", "-f", "counting").out == "line 1\nline 2\nline 3\n"
-    assert stack.kubectl("delete", "pod", "counting", "--timeout=30s").code == 0
+    assert stack.kubectl("delete", "pod", "counting", "--timeout=100s", timeout=110).code == 0
 
 
 def test_a_finished_job_deleted_with_kubectl_does_not_run_again(stack: Stack, tmp_path: Path) -> None:
@@ -91,6 +92,7 @@ def test_a_finished_job_deleted_with_kubectl_does_not_run_again(stack: Stack, tm
     file.write_text("type: command\ncommand: 'true'\nenvironment: {image: python:3.11}\ncompute: azureml:local\n")
     for name in ("cleaned-up", "next"):
         stack.ok("job", "create", "-f", str(file), "--name", name, "--stream")
-        stack.kubectl("delete", "trainingjob", "--all", "--timeout=30s")
-    assert stack.kubectl("get", "trainingjobs,jobs.batch", "-o", "name").out == ""
+        assert stack.kubectl("delete", "trainingjob", "--all", "--timeout=100s", timeout=110).code == 0
+    # What a job owned goes after it.
+    stack.until(lambda: stack.kubectl("get", "trainingjobs,jobs.batch", "-o", "name").out == "", "nothing is left of the jobs")
     assert stack.job_status("cleaned-up") == "Completed"

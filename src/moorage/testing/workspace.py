@@ -58,6 +58,7 @@ class WorkspacePeer:
         self.batches = 0
         self.lines: int | None = None  # end the stream after so many lines, once
         self.refuse: Callable[[str], int | None] = lambda path: None  # status to answer with in place of the real one
+        self.interfere: Callable[[str], int | None] = lambda path: None  # status that something on the way answers with, a proxy say
         self.lose: Callable[[str], bool] = lambda path: False  # take the request in, but let the answer get lost
         self.unacceptable: Callable[[Report], bool] = lambda report: False  # batches with such a report are refused whole
         self.refused = 0
@@ -80,18 +81,23 @@ class WorkspacePeer:
         self.asks.append(question)
         await self._notify()
 
-    async def until(self, holds: Callable[[], bool], *, seconds: float = 20) -> None:
+    async def until(self, holds: Callable[[], bool], *, seconds: float = 90) -> None:
         """Wait until something was reported that makes `holds` true."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(holds)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[WorkspacePeer]:
-        await self.start()
-        try:
-            yield self
-        finally:
-            await self.stop()
+        with socket.socket() as held:
+            # Bound and never listened on: while the peer is away, no outgoing connection of this machine is given its port.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+            self._port = held.getsockname()[1]
+            await self.start()
+            try:
+                yield self
+            finally:
+                await self.stop()
 
     async def start(self) -> None:
         """Listen; after a stop on the same port again."""
@@ -104,7 +110,7 @@ class WorkspacePeer:
         config = uvicorn.Config(self._app(), log_config=None, lifespan="off", timeout_graceful_shutdown=0, ws="none")
         server = uvicorn.Server(config)
         task = asyncio.create_task(server._serve([listener]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
                 await asyncio.sleep(0.005)
         self._server = server, task, listener
@@ -142,6 +148,8 @@ class WorkspacePeer:
         )
 
     def _refusal(self, request: Request) -> Response | None:
+        if status := self.interfere(request.url.path):
+            return Response("<html>no</html>", status, media_type="text/html")
         if request.headers.get("authorization") != f"Bearer {self.token}":
             return JSONResponse({"error": {"code": "Unauthenticated"}}, 401)
         status = self.refuse(request.url.path)
@@ -178,6 +186,7 @@ class WorkspacePeer:
                     self.lines -= 1
                     if self.lines < 0:
                         self.lines = None
+                        await self._notify()
                         return
                 yield _line(event)
             async with self._changed:

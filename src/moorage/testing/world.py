@@ -17,7 +17,8 @@ from moorage.specs.manifest import Manifest
 
 E = TypeVar("E", bound=MoorageError)
 
-_PATIENCE = timedelta(seconds=20)
+# What is waited for comes in moments, unless the machine has ten other things to do.
+_PATIENCE = timedelta(seconds=90)
 
 
 async def until(

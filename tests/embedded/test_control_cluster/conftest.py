@@ -90,7 +90,7 @@ class Stage:
         self.cluster = cluster
         self.clock = clock
         # Virtual hours cost nothing.
-        self.patience = 20 if clock is now else 3 * 3600
+        self.patience = 90 if clock is now else 3 * 3600
 
     async def until(self, kind: Kind, accept: Callable[[list[Manifest]], bool], *, namespace: str | None = None) -> list[Manifest]:
         """The objects of a kind once they are acceptable; the list seen last stands in the failure."""
@@ -109,12 +109,14 @@ class Stage:
 
     async def settled(self) -> int:
         """The revision at which nothing has been written for a while (half a second of the loop's clock)."""
-        async with asyncio.timeout(60):
-            while True:
+        async with asyncio.timeout(90):
+            revision, quiet = self.cluster.store.revision, 0
+            # In pieces: a process that gets no time for half a second has used up one of them, and not all.
+            while quiet < 10:
+                await asyncio.sleep(0.05)
+                quiet = quiet + 1 if self.cluster.store.revision == revision else 0
                 revision = self.cluster.store.revision
-                await asyncio.sleep(0.5)
-                if self.cluster.store.revision == revision:
-                    return revision
+            return revision
 
     async def keep_alive(self, name: str) -> None:
         """A node agent's heartbeat, until cancelled."""
