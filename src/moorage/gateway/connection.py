@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -204,9 +205,21 @@ def _date(response: httpx2.Response) -> datetime:
 
 
 def _refusal(status: int, body: bytes) -> MoorageError:
+    """What a refusal means. Invalid, for which a report is given up, only in the service's own words: a proxy's refusal may pass."""
     text = body[:_LONGEST_MESSAGE].decode(errors="replace").strip()
     message = f"The workspace refused the agent (HTTP {status}): {text or 'no reason given'}"
     if status == 429:
         return Throttled(message)
-    found = _CLASSES.get(status) or (Invalid if 400 <= status < 500 and status != 408 else Unavailable)
+    # One that is too large for a proxy is so for ever, and in halves it may pass.
+    final = status == 413 or (400 <= status < 500 and status != 408 and _is_ours(body))
+    found = _CLASSES.get(status) or (Invalid if final else Unavailable)
     return found(message)
+
+
+def _is_ours(body: bytes) -> bool:
+    """Whether this is ARM's error envelope."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and isinstance(said.get("error"), dict) and "code" in said["error"]

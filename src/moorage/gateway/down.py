@@ -19,7 +19,7 @@ from moorage.gateway.outbox import Outbox
 from moorage.kube.backoff import Backoff
 from moorage.kube.cluster import Cluster
 from moorage.kube.informer import Informer
-from moorage.kube.kinds import NAMESPACE
+from moorage.kube.kinds import NAMESPACE, TRAINING_JOB
 from moorage.kube.metadata import is_deleting, uid_of
 from moorage.kube.queue import WorkQueue
 from moorage.specs.manifest import Manifest
@@ -258,7 +258,11 @@ class Converger:
         """Let whoever waits for the object know why it does not come; each reason once for each wish."""
         if self._desired.get(target) is not None and self._said.get(target) != (revision, str(error)):
             self._said[target] = revision, str(error)
-            self._outbox.refused(target, error, revision=revision, final=isinstance(error, Invalid))
+            # A job that is there goes on as it was, whatever becomes of the change: only its own end is one.
+            goes_on = target.kind == TRAINING_JOB.kind and (
+                target in self._applied or self._informers[target.kind].get(target.name, target.namespace) is not None
+            )
+            self._outbox.refused(target, error, revision=revision, final=isinstance(error, Invalid) and not goes_on)
 
 
 def _generation(manifest: Manifest) -> int:
