@@ -6,10 +6,11 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,8 @@ from alembic.migration import MigrationContext
 from moorage.errors import Conflict, NotFound, Unavailable
 from moorage.ids import Workspace
 from moorage.store import ClusterEvent, DesiredOwner, ObjectName, OperationStatus, Part, ResourceKey, Store, Transaction
+from moorage.store.migrate import migrate
+from moorage.store.sealed import SealingKey
 from moorage.store.tables import metadata
 
 pytest_plugins = ["tests.fixtures.postgres"]
@@ -127,6 +130,67 @@ async def test_desired_objects_get_growing_revisions_and_deletions_are_remembere
     assert (await store.read(lambda tx: tx.clusters.get("c1"))).floor == third
     with pytest.raises(NotFound, match="not registered"):
         await store.write(lambda tx: tx.desired.apply("nowhere", POD, {}, OWNER))
+
+
+@pytest.mark.parametrize("name", ["Default", "Ärger-Ω"])
+async def test_what_a_resource_wants_is_found_in_whatever_case_its_workspace_is_written(store: Store, name: str) -> None:
+    workspace, namesakes = Workspace("S", "rg", name), [Workspace("s", "rg", "other"), Workspace("s", "rg2", name)]
+    keys = [("jobs", "x", ""), ("jobs", "y", ""), ("onlineEndpoints/deployments", "x", "e"), ("onlineEndpoints/deployments", "x", "f")]
+
+    def fill(tx: Transaction) -> None:
+        for cluster in ("c1", "c2"):
+            tx.clusters.put(cluster, f"/subscriptions/s/{cluster}", {})
+            for number, (each, key) in enumerate((each, key) for each in (workspace, *namesakes) for key in keys):
+                tx.desired.apply(cluster, ObjectName("K", "default", f"n{number}"), {}, DesiredOwner(each, *key))
+
+    await store.write(fill)
+    for spelled in (workspace, Workspace("s", "RG", name.replace("Default", "dEFAULT").replace("rger", "RGER"))):
+        for number, key in enumerate(keys):
+            asked = ResourceKey(spelled, *key)
+            held = await store.read(lambda tx, asked=asked: tx.desired.of_owner(asked))  # type: ignore[misc]
+            assert sorted((each.cluster, each.name.name) for each in held) == [("c1", f"n{number}"), ("c2", f"n{number}")]
+
+
+async def test_what_grows_without_end_is_read_by_an_index_and_in_its_order(store: Store) -> None:
+    """Explained by the database itself, for the statements as they are run."""
+
+    def explained(tx: Transaction, ask: Callable[[], object]) -> str:
+        told: list[str] = []
+
+        def note(connection: sa.Connection, cursor: object, statement: str, parameters: Any, context: object, many: bool) -> None:
+            if statement.startswith("SELECT"):
+                told.append("")
+                prefix = "EXPLAIN QUERY PLAN " if connection.dialect.name == "sqlite" else "EXPLAIN "
+                with closing(connection.connection.cursor()) as explaining:
+                    explaining.execute(prefix + statement, parameters)
+                    told[-1] = " ".join(str(row) for row in explaining.fetchall())
+
+        sa.event.listen(tx.connection, "before_cursor_execute", note)
+        ask()
+        sa.event.remove(tx.connection, "before_cursor_execute", note)
+        assert len(told) == 1
+        return told[0]
+
+    def look(tx: Transaction) -> list[str]:
+        if tx.connection.dialect.name == "postgresql":
+            # It reads small tables whole and sorts them, whatever indexes there are.
+            tx.connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+            tx.connection.execute(sa.text("SET LOCAL enable_bitmapscan = off"))
+            tx.connection.execute(sa.text("SET LOCAL enable_sort = off"))
+        asked: list[Callable[[], object]] = [
+            lambda: tx.desired.of_owner(JOB),
+            lambda: tx.resources.list(W, "jobs", newest_first=True, archived=False, limit=11),
+            lambda: tx.resources.list(W, "jobs", newest_first=True, archived=False, after=7, limit=11),
+            lambda: tx.resources.list(W, "models", lookup="", archived=False, after=7, limit=11),
+            lambda: tx.resources.list(W, "models/versions", parent="m", archived=False, newest_first=True, limit=1),
+            lambda: tx.resources.names(W, "models/versions", parent="m"),
+        ]
+        return [explained(tx, each) for each in asked]
+
+    first, *others = await store.read(look)
+    assert "ix_desired_owner" in first
+    for plan in others:
+        assert "ix_resources_listed" in plan and "SORT" not in plan.upper() and "TEMP B-TREE" not in plan, plan
 
 
 async def test_a_forgotten_cluster_takes_everything_of_it_along(store: Store) -> None:
@@ -269,10 +333,41 @@ async def test_two_servers_may_start_at_once(database_url: str) -> None:
 
 
 async def test_the_migrations_make_exactly_the_tables(store: Store) -> None:
-    differences = await store.read(
-        lambda tx: compare_metadata(MigrationContext.configure(tx.connection, opts={"compare_type": False}), metadata)
-    )
-    assert differences == []
+    assert await store.read(_differences) == []
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+async def test_a_database_of_an_earlier_version_is_brought_up_to_date_with_all_that_is_in_it(database_url: str, revision: str) -> None:
+    def fill(tx: Transaction) -> tuple[object, ...]:
+        tx.clusters.put("c1", "/subscriptions/s/C", {})
+        job = tx.resources.create(JOB, {"a": "é"}, state={"s": 1}, lookup="x")
+        tx.desired.apply("c1", POD, {"spec": 1}, OWNER)
+        tx.reports.put_status("c1", POD, uid="u", generation=1, status={"phase": "Running"}, logs_complete=False)
+        return job, tx.desired.of_owner(JOB), tx.reports.statuses("c1")
+
+    engine = sa.create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    migrate(engine, revision)
+    with engine.begin() as connection:
+        before = fill(Transaction(connection, SealingKey(KEY), datetime(2026, 1, 1, tzinfo=UTC), "ann"))
+        assert _indexed(connection, "ix_resources_type") and not _indexed(connection, "ix_resources_listed")
+    engine.dispose()
+    for _ in range(2):
+        opened = await Store.open(database_url, KEY)
+        try:
+            after = await opened.read(lambda tx: (tx.resources.get(JOB), tx.desired.of_owner(JOB), tx.reports.statuses("c1")))
+            assert after == before
+            assert await opened.read(lambda tx: _indexed(tx.connection, "ix_resources_listed"))
+            assert await opened.read(_differences) == []
+        finally:
+            await opened.close()
+
+
+def _indexed(connection: sa.Connection, name: str) -> bool:
+    return any(each["name"] == name for each in sa.inspect(connection).get_indexes("resources"))
+
+
+def _differences(tx: Transaction) -> object:
+    return compare_metadata(MigrationContext.configure(tx.connection, opts={"compare_type": False}), metadata)
 
 
 async def test_a_schema_from_the_future_is_refused_with_advice(tmp_path: Path) -> None:

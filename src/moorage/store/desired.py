@@ -83,7 +83,9 @@ class Desired:
 
     def of_owner(self, owner: ResourceKey) -> Sequence[DesiredObject]:
         """What a resource wants, on any cluster, tombstones included."""
-        wanted = values(owner_workspace=owner.workspace.id.lower(), owner_type=owner.type, owner_parent=owner.parent, owner_name=owner.name)
+        # As both databases do it: they leave letters beyond ASCII as they are.
+        workspace = owner.workspace.id.encode().lower().decode()
+        wanted = values(owner_workspace=workspace, owner_type=owner.type, owner_parent=owner.parent, owner_name=owner.name)
         return [_desired(row) for row in self._tx.connection.execute(_OF_OWNER, wanted)]
 
     def forget(self, object: DesiredObject) -> None:

@@ -15,8 +15,8 @@ from moorage.errors import Unavailable
 _LOCK = 0x6D6F6F72
 
 
-def migrate(engine: sa.Engine) -> None:
-    """Run what is missing. SQLite's BEGIN IMMEDIATE and an advisory lock on PostgreSQL keep a second process out meanwhile."""
+def migrate(engine: sa.Engine, revision: str = "head") -> None:
+    """Run what is missing, up to a revision. SQLite's BEGIN IMMEDIATE and an advisory lock on PostgreSQL keep a second process out meanwhile."""
     postgresql = engine.dialect.name == "postgresql"
     with engine.connect() as connection:
         if postgresql:
@@ -25,15 +25,15 @@ def migrate(engine: sa.Engine) -> None:
         with connection.begin():
             if postgresql:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-            _upgrade(connection)
+            _upgrade(connection, revision)
 
 
-def _upgrade(connection: sa.Connection) -> None:
+def _upgrade(connection: sa.Connection, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     except CommandError as error:
         raise Unavailable(
             f"The database's schema is not one this version knows ({error}). It was probably written by a newer version of Moorage.",

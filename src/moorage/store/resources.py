@@ -66,6 +66,9 @@ class Resources:
             limit: how many at most.
         """
         query = sa.select(t).where(t.c.workspace == workspace.id.lower(), t.c.type == type)
+        if parent is None and "/" not in type:
+            # These have none; said, it leads to an index that has them in order.
+            parent = ""
         if parent is not None:
             query = query.where(t.c.parent == parent)
         if lookup is not None:

@@ -61,6 +61,7 @@ resources = sa.Table(
     sa.UniqueConstraint("workspace", "type", "parent", "name"),
     sa.Index("ix_resources_lookup", "workspace", "type", "lookup"),
     sa.Index("ix_resources_type", "type", "sequence"),
+    sa.Index("ix_resources_listed", "workspace", "type", "parent", "sequence"),
     sqlite_autoincrement=True,
 )
 
@@ -116,7 +117,8 @@ desired = sa.Table(
     sa.Column("owner_name", Text, nullable=False),
     sa.Column("changed_at", Moment, nullable=False),
     sa.Index("ix_desired_revision", "cluster", "revision", unique=True),
-    sa.Index("ix_desired_owner", "owner_workspace", "owner_type", "owner_parent", "owner_name"),
+    # Without the workspace, which is compared without regard to case.
+    sa.Index("ix_desired_owner", "owner_name", "owner_parent", "owner_type"),
 )
 
 statuses = sa.Table(
