@@ -72,7 +72,7 @@ class _Cluster:
         self._log.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", list(_parameters()))
 def test_the_embedded_cluster_answers_as_the_real_one_did(case: Case, outcomes: Mapping[str, Outcome | Exception]) -> None:
     outcome = outcomes[case.slug]

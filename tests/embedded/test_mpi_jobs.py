@@ -22,7 +22,7 @@ from moorage.testing.world import until
 from .test_operators_pods import NAMESPACE, World, a_world, job
 from .test_podside_mpi import alive, with_open_mpi
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 # Every process leaves what it has computed with the others, and where.
 PROGRAM = """

@@ -119,9 +119,12 @@ async def test_connections_are_spread_over_the_ready_endpoints(cluster: LocalClu
 
 
 async def test_an_endpoint_that_refuses_is_passed_over(cluster: LocalCluster) -> None:
-    async with proxied(cluster), backend(b"a") as alive:
-        address = await serve(cluster, free_port(), alive)
-        assert [await ask(address) for _ in range(3)] == [b"a:x\n"] * 3
+    # Taken and never listened on: connections are refused for as long as it is held.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with proxied(cluster), backend(b"a") as alive:
+            address = await serve(cluster, taken.getsockname()[1], alive)
+            assert [await ask(address) for _ in range(3)] == [b"a:x\n"] * 3
 
 
 async def test_much_data_streams_both_ways_and_half_close_is_kept(cluster: LocalCluster) -> None:

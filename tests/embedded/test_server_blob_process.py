@@ -31,7 +31,7 @@ from moorage.server.settings import Settings
 from moorage.server.upkeep import tidy
 
 pytest_plugins = ["tests.fixtures.buckets"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 MEBIBYTE = 1 << 20
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.sdk.examples import Verdict, examples, table
 from tests.sdk.yaml_compare import reading
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCHEMA = "$schema: https://azuremlschemas.azureedge.net/latest/{}.schema.json\n"
 COMMAND = "command: echo\nenvironment: azureml:e:1\ncompute: azureml:k8s\n"

@@ -9,7 +9,7 @@ import pytest
 from tests.sdk.conftest import Sdk
 from tests.stack.conftest import Stack, new_stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 FLOWS = ("builds",)
 # What a container engine would do, as far as its callers see it.

@@ -9,7 +9,7 @@ import pytest
 from tests.sdk.conftest import Sdk, connected, flows
 from tests.stack.conftest import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 # In this order: the SDK keeps the name of a deployment that `serving` invokes for every later call (contract, pitfall 17).
 FLOWS = ("not_yet", "mistakes", "serving")

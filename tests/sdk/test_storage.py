@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.process import serving
 from tests.sdk.conftest import HERE
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def _flows() -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.sdk.conftest import Sdk
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 FLOWS = ("assets", "jobs")
 

@@ -19,7 +19,7 @@ from moorage.wire.documents.support import FIELDS
 from tests.fixtures.documents import dotted, mappings, with_field
 from tests.sdk.yaml_compare import Reader, differences, ours, reading
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent / "documents"
 CORPUS = sorted(path for path in HERE.glob("*/*.yml") if path.parent.name in set(Kind) and path.name != "conda.yml")

@@ -15,7 +15,7 @@ from moorage.errors import Invalid
 from tests.fixtures.includes import CASES, TREE, ours, written
 from tests.sdk.yaml_compare import Reader, reading
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

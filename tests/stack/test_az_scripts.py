@@ -18,7 +18,7 @@ import pytest
 
 from tests.stack.conftest import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ENDPOINT = "$schema: https://azuremlschemas.azureedge.net/latest/kubernetesOnlineEndpoint.schema.json\nname: named-elsewhere\ncompute: azureml:local\nauth_mode: key\n"
 DEPLOYMENT = """

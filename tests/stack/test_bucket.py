@@ -13,7 +13,7 @@ from tests.fixtures.bucket import Bucket
 from tests.stack.conftest import EXAMPLE, Stack, new_stack
 
 pytest_plugins = ["tests.fixtures.buckets"]
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from tests.stack.conftest import EXAMPLE, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_the_main_job_trains_serves_and_scores(stack: Stack) -> None:

@@ -18,7 +18,7 @@ import pytest
 from tests.pure.test_docs_pages import console_commands
 from tests.stack.conftest import ROOT, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NOT_RUN = ("scripts/", "export ", "source ")
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -42,6 +42,30 @@ class Ran:
 
 
 Kubectl = Callable[..., Awaitable[Ran]]
+DEADLINE = 90
+
+
+class Client:
+    """A kubectl that goes on while the test does."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        self.process = process
+        self.out = process.stdout
+
+    async def line(self) -> str:
+        return (await asyncio.wait_for(self.out.readline(), DEADLINE)).decode().strip()
+
+    async def type(self, text: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        await self.process.stdin.drain()
+
+    async def ended(self) -> int:
+        return await asyncio.wait_for(self.process.wait(), DEADLINE)
+
+
+Begin = Callable[..., "asyncio.Future[Client]"]
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +114,25 @@ def kubectl(served: Served, tmp_path: Path) -> Kubectl:
         return ran
 
     return run
+
+
+@pytest.fixture
+async def begin(served: Served, tmp_path: Path) -> AsyncIterator[Begin]:
+    """Starts kubectl and hands it over running; what is left of it ends with the test."""
+    binary = shutil.which("kubectl", path=str(Path(sys.executable).parent)) or pytest.skip("kubectl is not in this environment")
+    started: list[asyncio.subprocess.Process] = []
+
+    async def run(*arguments: str, environment: dict[str, str] | None = None) -> Client:
+        pipe = asyncio.subprocess.PIPE
+        env = {**os.environ, "KUBECONFIG": str(served.kubeconfig), "HOME": str(tmp_path), **(environment or {})}
+        process = await asyncio.create_subprocess_exec(
+            binary, *arguments, env=env, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+        )
+        started.append(process)
+        return Client(process)
+
+    yield lambda *arguments, **named: asyncio.ensure_future(run(*arguments, **named))
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()

@@ -14,7 +14,7 @@ from moorage.kube.kinds import DEPLOYMENT, INSTANCE_TYPE, NAMESPACE, POD, SECRET
 from moorage.specs.manifest import Manifest
 from moorage.wire import crds
 
-from .conftest import Kubectl, Served
+from .conftest import Begin, Kubectl, Served
 
 pytestmark = pytest.mark.kubectl
 
@@ -103,7 +103,7 @@ async def test_patch_label_scale_and_describe(kubectl: Kubectl, served: Served) 
 
 async def test_wait_sees_a_condition_come_true(kubectl: Kubectl, served: Served) -> None:
     await kubectl("run", "p", "--image=nginx")
-    waiting = asyncio.create_task(kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=20s"))
+    waiting = asyncio.create_task(kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=90s"))
     status: Manifest = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
     await served.cluster.patch(POD, "p", "default", status, subresource="status")
     assert (await waiting).out == "pod/p condition met\n"
@@ -114,8 +114,8 @@ async def test_delete_of_an_unscheduled_pod_is_at_once_and_of_a_running_one_wait
     assert (await kubectl("delete", "pod", "p")).out == 'pod "p" deleted from default namespace\n'
     await kubectl("run", "q", "--image=nginx")
     await served.cluster.bind("default", "q", "node-1")
-    deleting = asyncio.create_task(kubectl("delete", "pod", "q", "--grace-period=7"))
     listing = await served.cluster.list(POD, "default")
+    deleting = asyncio.create_task(kubectl("delete", "pod", "q", "--grace-period=7"))
     async for event in served.cluster.watch(POD, "default", since=listing.resource_version):
         if "deletionTimestamp" in event.object["metadata"]:
             assert event.object["metadata"]["deletionGracePeriodSeconds"] == 7
@@ -128,7 +128,7 @@ async def test_our_custom_resources_are_served_as_soon_as_they_are_defined(kubec
     path = tmp_path / "crds.yaml"
     path.write_text(yaml.safe_dump_all(crds.definitions()))
     await kubectl("apply", "--server-side", "-f", str(path))
-    await kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=10s")
+    await kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=90s")
     good = {
         "apiVersion": "amlarc.azureml.com/v1alpha1",
         "kind": "InstanceType",
@@ -169,11 +169,9 @@ async def test_what_is_not_there_is_said_as_kubernetes_says_it(kubectl: Kubectl)
     )
 
 
-async def test_get_watch_prints_changes(kubectl: Kubectl, served: Served) -> None:
+async def test_get_watch_prints_changes(kubectl: Kubectl, begin: Begin) -> None:
     await kubectl("create", "configmap", "c", "--from-literal=a=b")
-    watching = asyncio.create_task(kubectl("get", "configmap", "c", "-w", "--request-timeout=2s", "--output-watch-events"))
-    await asyncio.sleep(0.7)  # kubectl has to have listed: there is nothing in the world to see that by
+    watching = await begin("get", "configmap", "c", "-w", "--no-headers", "--output-watch-events")
+    assert (await watching.line()).split()[:2] == ["ADDED", "c"]
     await kubectl("delete", "configmap", "c")
-    printed = [line.split()[:2] for line in (await watching).out.splitlines()]
-    assert ["ADDED", "c"] in printed
-    assert ["DELETED", "c"] in printed
+    assert (await watching.line()).split()[:2] == ["DELETED", "c"]

@@ -40,6 +40,7 @@ class Hook:
             "rules": [rule],
             "sideEffects": "None",
             "admissionReviewVersions": ["v1"],
+            "timeoutSeconds": 30,
             **extra,
         }
         return {"metadata": {"name": "maps"}, "webhooks": [hook], "kind": f"{kind}WebhookConfiguration"}
