@@ -38,6 +38,9 @@ def _run(options: Namespace, plan: Manifest) -> None:
     # Imported late: each container needs one of them, and starting is on every job's path.
     match options.command:
         case "fetch":
+            # Process 1 of a container does not hear SIGTERM unless it says so, and would keep a cancelled job's place for all of the pod's grace. At
+            # once, since downloads go on in threads; what is half there has another name, and lies on the pod's own volume.
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(_KILLED))
             from moorage.podside.access import Access
             from moorage.podside.fetch import fetch
             from moorage.podside.install import install_scoring
@@ -48,6 +51,10 @@ def _run(options: Namespace, plan: Manifest) -> None:
                 install_scoring(options.install_scoring)
             fetch(plan, Access(options.access), patience=timedelta(seconds=options.patience))
         case "environment":
+            from moorage.podside.programs import end_at_sigterm
+
+            # As `fetch`, but tidily: others wait for the lock, and what is half built lies on a volume that stays.
+            end_at_sigterm(_KILLED)
             from moorage.podside.environment import prepare
 
             # Read by whoever the images say, whatever this one's default.
@@ -58,7 +65,6 @@ def _run(options: Namespace, plan: Manifest) -> None:
             from moorage.podside.peers import Gate, wait
             from moorage.specs.distribution import Layout
 
-            # Process 1 of a container does not hear SIGTERM unless it says so, and would keep a cancelled job's place for all of the pod's grace.
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(_KILLED))
             # As after `fetch`: whoever the image says runs the command beside these files.
             os.umask(0)

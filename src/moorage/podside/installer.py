@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moorage.errors import Invalid, MoorageError, NotFound, Unavailable
+from moorage.podside import programs
 from moorage.podside.interpreter import shared, standalone
 
 _GLYPHS = re.compile(r"^[\s×│├╰─▶]+")
@@ -92,20 +93,12 @@ class Uv:
         return sorted(versions | {".".join(map(str, sys.version_info[:3]))})
 
     def _call(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([self._program, *arguments], env=self._surroundings(), capture_output=True, text=True, check=False)
+        return programs.run([self._program, *arguments], env=self._surroundings())
 
     def _run(self, arguments: Sequence[str]) -> None:
         """Run to the end; lines are printed as they come."""
         said: list[str] = []
-        with subprocess.Popen(
-            [self._program, *arguments],
-            env=self._surroundings(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        ) as process:
+        with programs.started([self._program, *arguments], errors=subprocess.STDOUT, env=self._surroundings()) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 said.append(line)

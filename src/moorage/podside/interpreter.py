@@ -12,12 +12,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from moorage.errors import MoorageError, NotFound
+from moorage.podside import programs
 from moorage.podside.locks import held
 
 # Set to `shared` by a node on which every image has this very interpreter: links to it are enough.
@@ -143,7 +143,7 @@ def _check(building: Path, loader: Path, python: Path) -> None:
         str(library),
     ]
     # Some of the standard library's files are no Python on purpose; an interpreter that does not start ends otherwise.
-    ended = subprocess.run(compiling, capture_output=True, text=True, check=False)
+    ended = programs.run(compiling)
     if ended.returncode not in (0, 1) or ended.stderr:
         raise MoorageError(f"The copy of {python.name} does not run: {ended.stderr[-500:]}", code="BrokenInstallation")
 
@@ -157,7 +157,7 @@ def _patchelf(*arguments: str) -> str:
 
 
 def _output(command: list[str]) -> str:
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = programs.run(command)
     if ended.returncode:
         raise MoorageError(f"{command[0]} ended with {ended.returncode}: {ended.stderr[-500:].strip()}", code="BrokenInstallation")
     return ended.stdout
