@@ -6,6 +6,8 @@ import asyncio
 import base64
 import http.client
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -214,3 +216,44 @@ async def test_a_deployment_serves_and_a_broken_one_fails_with_its_traceback(wor
     assert status["reason"] == "ScoringScriptFailed"
     assert "RuntimeError: no model here" in status["message"]
     assert [each["metadata"]["name"] for each in (await world.cluster.list(DEPLOYMENT)).items] == ["digits-blue", "digits-green"]
+
+
+WAITS = "import pathlib, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+WAITS += "pathlib.Path(sys.argv[1], 'model').write_text('m')\nsignal.sigwait([signal.SIGUSR1])\n"
+
+
+def send(pod: str, words: str, number: int) -> bool:
+    """Send a signal to the process of a pod whose command line has these words; whether there is one."""
+    for process in Path("/proc").iterdir():
+        try:
+            command, variables = ((process / name).read_bytes() for name in ("cmdline", "environ"))
+        except OSError:
+            continue
+        if words.encode() in command.replace(b"\0", b" ") and f"HOSTNAME={pod}".encode() in variables.split(b"\0"):
+            os.kill(int(process.name), number)
+            return True
+    return False
+
+
+@pytest.mark.slow
+async def test_a_job_is_not_complete_when_what_stores_its_outputs_had_fallen_over(world: World) -> None:
+    """Slow: the sidecar must die twice before the node waits with starting it again."""
+    world.store.blobs["c/code/waits.py"] = WAITS.encode()
+    spec = job("exec python waits.py ${{outputs.o}}", code={"uri": "c/code"}, outputs={"o": {"type": "uri_folder", "uri": "c/o"}})
+    await world.submit(TRAINING_JOB, "fallen", spec)
+    await world.status(TRAINING_JOB, "fallen", lambda each: each.get("phase") == "Running")
+    (pod,) = (await world.cluster.list(POD, NAMESPACE, labels="moorage.dev/job=fallen")).items
+    name = pod["metadata"]["name"]
+    end = asyncio.get_running_loop().time() + world.patience.total_seconds()
+    while not any("waiting" in each["state"] for each in pod["status"]["initContainerStatuses"]):
+        send(name, "moorage.podside upload", signal.SIGKILL)
+        assert asyncio.get_running_loop().time() < end
+        await asyncio.sleep(0.05)
+        pod = await world.cluster.get(POD, name, NAMESPACE)
+    while not send(name, "python waits.py", signal.SIGUSR1):
+        await asyncio.sleep(0.05)
+    status = await world.finished("fallen")
+    # On a slow machine the sidecar may have come back in time.
+    assert (status["phase"] == "Completed") == ("c/o/model" in world.store.blobs), status
+    if status["phase"] != "Completed":
+        assert (status["phase"], status["reason"], status["exitCode"]) == ("Failed", "UploadFailed", 0)

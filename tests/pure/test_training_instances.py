@@ -252,6 +252,25 @@ def test_a_job_is_complete_when_every_worker_has_stored_its_outputs() -> None:
     servers = a_job(distribution={"type": "TensorFlow", "parameterServerCount": 1})
     done = [*(pod(index, "Succeeded", upload=terminated(0), main=terminated(0)) for index in range(2)), failed(2, 143, "09")]
     assert status_of(decided(servers, done, **COMPLETE))["phase"] == "Completed"
+    done[2]["status"]["initContainerStatuses"] = [{"name": "upload", "state": terminated(137)}]
+    assert status_of(decided(servers, done, **COMPLETE))["phase"] == "Completed", (
+        "it was killed with its server, and names nothing that is lost"
+    )
+    done[2]["status"]["initContainerStatuses"] = [
+        {"name": "upload", "state": terminated(1, '{"code": "UploadFailed", "message": "no room"}')}
+    ]
+    status = status_of(decided(servers, done, **COMPLETE))
+    assert (status["phase"], status["reason"]) == ("Failed", "UploadFailed")
+    assert status["message"] == "Parameter server 0: Its outputs could not be stored: no room"
+
+
+def test_a_complete_job_does_not_claim_what_pods_that_are_gone_can_not_confirm() -> None:
+    done = [pod(index, "Succeeded", upload=terminated(0), main=terminated(0)) for index in range(2)]
+    for pods, words in (([], "Its pods were gone"), (done[:1], "1 of its 2 pods were gone")):
+        status = status_of(decided(a_job(), pods, **COMPLETE))
+        assert (status["phase"], status["exitCode"]) == ("Completed", 0)
+        assert words in status["message"]
+        assert "look whether they are there" in status["message"]
 
 
 def test_when_the_cluster_takes_an_instance_away_all_begin_anew_and_whoever_is_killed_meanwhile_goes_on() -> None:

@@ -193,6 +193,13 @@ def test_a_jobs_phase_follows_its_pod(pods: Sequence[Manifest], phase: str, reas
     assert words in status["message"]
 
 
+def fallen(phase: str, **states: Manifest) -> Manifest:
+    """A pod whose sidecar was to be started again when the command ended, as kubelets from 1.35 on report it."""
+    found = pod(phase, upload={"waiting": {"reason": "CrashLoopBackOff"}}, **states)
+    found["status"]["initContainerStatuses"][0]["lastState"] = terminated(1, '{"code": "UploadFailed", "message": "no room"}')
+    return found
+
+
 FAILED = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "Job has reached the limit"}]}
 COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
 
@@ -209,6 +216,9 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
             "could not be stored: no room",
         ),
         (COMPLETE, [pod("Succeeded", upload=terminated(137), main=terminated(0))], "Failed", "UploadFailed", "killed before it was done"),
+        (COMPLETE, [fallen("Succeeded", main=terminated(0))], "Failed", "UploadFailed", "could not be stored: no room"),
+        (COMPLETE, [pod("Succeeded", main=terminated(0))], "Failed", "UploadFailed", "the node does not say how"),
+        (FAILED, [fallen("Failed", main=terminated(3))], "Failed", "CommandFailed", "could not be stored either: no room"),
         (
             FAILED,
             [pod("Failed", main=terminated(3, "line 1\nValueError: x"))],
@@ -243,7 +253,7 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
             "nothing",
         ),
         (FAILED, [], "Failed", "BackoffLimitExceeded", "Job has reached the limit"),
-        (COMPLETE, [], "Completed", "Completed", ""),
+        (COMPLETE, [], "Completed", "Completed", "pod was gone before it could be asked whether all outputs were stored"),
     ],
 )
 def test_a_jobs_end_is_told_in_words(job: Manifest, pods: Sequence[Manifest], phase: str, reason: str, words: str) -> None:

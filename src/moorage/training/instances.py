@@ -14,7 +14,7 @@ from moorage.specs.distribution import PEERS_ANNOTATION, Layout, index_of
 from moorage.specs.manifest import Manifest
 from moorage.specs.refusal import Refusal
 from moorage.training.launchers.gang import PEERS_CONTAINER
-from moorage.training.status import Outcome, failure, job_failure, phase_of, progress, success
+from moorage.training.status import Outcome, failure, job_failure, phase_of, progress, success, unstored
 
 # Ends that follow from another's. SIGKILL (137) does so only for our own containers: what kills a command while nobody deletes its pod is what
 # ran out of memory, where the node does not say so.
@@ -183,9 +183,17 @@ def _success(current: Mapping[int, Manifest], found: Layout) -> Outcome:
     for index, one in outcomes.items():
         if one.phase == "Failed":
             return replace(one, message=f"{_capital(found.role(index))}: {one.message}")
-    if not outcomes:
-        return success(None)
+    # A parameter server is told to end, which is no failure; but what it says it could not store is lost.
+    for index, pod in current.items():
+        if index >= found.workers and (said := unstored(pod)):
+            return Outcome("Failed", "UploadFailed", f"{_capital(found.role(index))}: Its outputs could not be stored: {said}", 0)
     finished = max((one.finished for one in outcomes.values() if one.finished), default=None)
+    if missing := found.workers - len(outcomes):
+        gone = "Its pods were" if missing == found.workers else f"{missing} of its {found.workers} pods were"
+        message = (
+            f"The command succeeded. {gone} gone before they could be asked whether all outputs were stored: look whether they are there."
+        )
+        return Outcome("Completed", "Completed", message, 0, finished)
     message = f"The command succeeded on all {found.workers} {'workers' if found.workers < found.pods else 'instances'} and its outputs are stored."
     return Outcome("Completed", "Completed", message, 0, finished)
 

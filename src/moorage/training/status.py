@@ -117,9 +117,12 @@ def progress(pod: Manifest) -> Outcome:
 def success(pod: Manifest | None) -> Outcome:
     """How a pod of a Job that is complete has ended."""
     if pod is None:
-        return Outcome("Completed", "Completed", "The command has ended; its pod is gone.", 0)
+        said = (
+            "The command succeeded. Its pod was gone before it could be asked whether all outputs were stored: look whether they are there."
+        )
+        return Outcome("Completed", "Completed", said, 0)
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
-    lost = _upload_failure(pod)
+    lost = _upload_failure(pod) or _upload_silence(pod)
     finished = main.finished if main else None
     if lost:
         message = f"The command succeeded, but its outputs could not be stored: {lost}"
@@ -173,8 +176,25 @@ def job_failure(condition: Manifest, pod: Manifest | None) -> Outcome:
 
 def _upload_failure(pod: Manifest) -> str:
     """Why the sidecar could not store everything; empty when it did, or has not ended."""
-    upload = pod_status.ended(pod_status.container(pod, UPLOAD_CONTAINER))
+    entry = pod_status.container(pod, UPLOAD_CONTAINER)
+    upload = pod_status.ended(entry)
+    if upload is None and pod_status.running(entry) is None and phase_of(pod) in ("Succeeded", "Failed"):
+        # It had fallen over again and again, and was to be started again later when the pod's end came.
+        upload = pod_status.ended(entry, last=True)
     return _said(upload, pod) if upload and upload.exit_code else ""
+
+
+def unstored(pod: Manifest) -> str:
+    """What the sidecar itself says it could not store; empty when it says nothing of the kind, being killed included."""
+    upload = pod_status.ended(pod_status.container(pod, UPLOAD_CONTAINER))
+    return upload.message if upload and upload.exit_code and upload.code else ""
+
+
+def _upload_silence(pod: Manifest) -> str:
+    """That nothing confirms the sidecar's good end, which is no reason to believe in it; empty when something does."""
+    if pod_status.ended(pod_status.container(pod, UPLOAD_CONTAINER)):
+        return ""
+    return f"the node does not say how the container that stores them ended on pod {pod['metadata']['name']}."
 
 
 def _said(ended: Ended, pod: Manifest) -> str:
