@@ -5,9 +5,14 @@ from __future__ import annotations
 import http.server
 import itertools
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.embedded.client_peers import GROUP, SUBSCRIPTION, WORKSPACE, Agent, Run, agent, client, moorage, profile, service, token
@@ -78,77 +83,86 @@ def serving(agent: Agent, router: str, moorage: Run, tmp_path: Path) -> Iterator
 _GENERATIONS = itertools.count(1)
 
 
-def accept(
-    agent: Agent, kind: str, name: str, *names: str, phase: str = "Succeeded", message: str = "", after: float = 0.6, **said: list[str]
-) -> threading.Timer:
-    """Report a status a moment later, while the command waits."""
-    scope = ids.Workspace(SUBSCRIPTION, GROUP, WORKSPACE)
-    key = {"kind": kind, "namespace": "default", "name": ids.kube_name(scope, name, *names)}
-    # Each is a later spec of the object than the last: an older one's status is no news to the service.
-    generation = next(_GENERATIONS)
-    status = {"observedGeneration": generation, **({"message": message, "reason": "InitFailed"} if message else {}), **said}
+class Played:
+    """An endpoint or a deployment as the cluster has it."""
+
+    def __init__(self, kind: str, *names: str, phase: str = "Succeeded", **said: Any) -> None:
+        scope = ids.Workspace(SUBSCRIPTION, GROUP, WORKSPACE)
+        self.key = {"kind": kind, "namespace": "default", "name": ids.kube_name(scope, *names)}
+        self.status = {"phase": phase, **said}
+
+    def report(self) -> dict[str, Any]:
+        # Each is a later spec of the object than the last: an older one's status is no news to the service.
+        generation = next(_GENERATIONS)
+        status = {"observedGeneration": generation, **self.status}
+        return {"kind": "status", "key": self.key, "uid": "u", "generation": generation, "status": status, "logsComplete": False}
+
+
+@contextmanager
+def reporting(agent: Agent, *played: Played) -> Iterator[None]:
+    """A cluster that says again and again how these are: a command waits for what is said after its wish, and nothing here tells of that."""
+    ended = threading.Event()
 
     def report() -> None:
-        agent.report(
-            {
-                "kind": "status",
-                "key": key,
-                "uid": "u",
-                "generation": generation,
-                "status": {"phase": phase, **status},
-                "logsComplete": False,
-            }
-        )
+        while not ended.is_set():
+            agent.report(*(each.report() for each in played))
+            ended.wait(0.1)
 
-    timer = threading.Timer(after, report)
-    timer.start()
-    return timer
+    with ThreadPoolExecutor(1) as pool:
+        reports = pool.submit(report)
+        try:
+            yield
+        finally:
+            ended.set()
+        reports.result()
 
 
 def test_a_model_is_served_and_scored(agent: Agent, serving: Path, moorage: Run, client: Client) -> None:
-    timer = accept(agent, "OnlineEndpoint", "digits")
-    code, out, err = moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"))
-    timer.join()
+    endpoint = Played("OnlineEndpoint", "digits")
+    with reporting(agent, endpoint):
+        code, out, err = moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"))
     assert code == 0, err
     assert json.loads(out)["provisioning_state"] == "Succeeded"
     assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"))[0] == 4
 
-    timers = [
-        accept(agent, "OnlineDeployment", "digits", "blue", phase="Creating", message="pulling the image", after=0.5),
-        accept(agent, "OnlineDeployment", "digits", "blue", after=2.0),
-        accept(agent, "OnlineEndpoint", "digits", after=3.5),
-    ]
-    code, out, err = moorage("online-deployment", "create", "-f", str(serving / "blue.yml"), "--all-traffic")
-    for timer in timers:
-        timer.join()
-    assert code == 0, err
-    deployment = json.loads(out)
-    assert deployment["request_settings"]["request_timeout_ms"] == 1500
-    assert "deployment blue: Creating: pulling the image" in err
+    blue = Played("OnlineDeployment", "digits", "blue", phase="Creating", message="pulling the image")
+    # In a process of its own, so that what it shows can be waited for.
+    words = [sys.executable, "-m", "moorage.cli.main", "online-deployment", "create", "-f", str(serving / "blue.yml"), "--all-traffic"]
+    with reporting(agent, endpoint, blue), subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None and command.stderr is not None
+        err = ""
+        while "deployment blue: Creating: pulling the image" not in err:
+            line = command.stderr.readline()
+            assert line, err
+            err += line
+        blue.status = {"phase": "Succeeded"}
+        err += command.stderr.read()
+        out = command.stdout.read()
+    assert command.returncode == 0, err
+    assert json.loads(out)["request_settings"]["request_timeout_ms"] == 1500
     assert "all traffic goes to blue" in err
     assert moorage("online-endpoint", "show", "-n", "digits", "--query", "traffic.blue", "-o", "tsv")[1] == "100\n"
 
     Router.key = moorage("online-endpoint", "get-credentials", "-n", "digits", "--query", "primaryKey", "-o", "tsv")[1].strip()
     (serving / "request.json").write_text('{"data": [1]}')
-    words = ("online-endpoint", "invoke", "-n", "digits", "-r", str(serving / "request.json"))
-    code, out, err = moorage(*words)
+    invoke = ("online-endpoint", "invoke", "-n", "digits", "-r", str(serving / "request.json"))
+    code, out, err = moorage(*invoke)
     assert code == 0, err
     assert json.loads(out) == {"path": "/api/v1/endpoint/digits/score", "echo": {"data": [1]}}
-    assert moorage(*words, "--query", "echo.data[0]")[1] == "1\n"
-    code, out, err = moorage(*words, "-d", "bad")
+    assert moorage(*invoke, "--query", "echo.data[0]")[1] == "1\n"
+    code, out, err = moorage(*invoke, "-d", "bad")
     assert (code, out) == (1, "")
     assert (
         "answered 424" in err and "the model answered 500: oops" in err and "request id r1" in err and "boom" in err and "get-logs" in err
     )
     before = Router.key
-    timer = accept(agent, "OnlineEndpoint", "digits")
-    code, out, err = moorage("online-endpoint", "regenerate-keys", "-n", "digits", "--yes", "-o", "json")
-    timer.join()
+    with reporting(agent, endpoint):
+        code, out, err = moorage("online-endpoint", "regenerate-keys", "-n", "digits", "--yes", "-o", "json")
     assert code == 0, err
     assert json.loads(out)["primaryKey"] != before
-    assert moorage(*words)[0] == 1
+    assert moorage(*invoke)[0] == 1
     (serving / "request.json").write_text("{")
-    assert moorage(*words)[0] == 2
+    assert moorage(*invoke)[0] == 2
 
     code, out, err = moorage("online-deployment", "list", "-e", "digits", "-o", "table")
     assert code == 0 and "blue" in out, err
@@ -174,13 +188,11 @@ def test_an_endpoint_with_tokens_shows_one_and_regenerating_revokes_them(agent: 
 
 
 def test_a_deployment_that_fails_says_why_with_exit_code_1(agent: Agent, serving: Path, moorage: Run) -> None:
-    timer = accept(agent, "OnlineEndpoint", "failing")
-    assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "failing")[0] == 0
-    timer.join()
-    said = {"message": "init() failed: Traceback: ValueError: no", "notices": ["it runs on Python 3.12."]}
-    timer = accept(agent, "OnlineDeployment", "failing", "blue", phase="Failed", **said)
-    code, out, err = moorage("online-deployment", "create", "-f", str(serving / "blue.yml"), "-e", "failing")
-    timer.join()
+    with reporting(agent, Played("OnlineEndpoint", "failing")):
+        assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "failing")[0] == 0
+    said = {"message": "init() failed: Traceback: ValueError: no", "reason": "InitFailed", "notices": ["it runs on Python 3.12."]}
+    with reporting(agent, Played("OnlineDeployment", "failing", "blue", phase="Failed", **said)):
+        code, out, err = moorage("online-deployment", "create", "-f", str(serving / "blue.yml"), "-e", "failing")
     assert (code, out) == (1, "")
     assert "init() failed: Traceback: ValueError: no" in err
     code, _, err = moorage("online-deployment", "show", "-n", "blue", "-e", "failing")
@@ -200,9 +212,8 @@ def test_what_a_deployment_names_and_is_not_there_is_refused(
     agent: Agent, serving: Path, moorage: Run, change: str, code: int, expected: str
 ) -> None:
     if moorage("online-endpoint", "show", "-n", "refusing")[0] == 3:
-        timer = accept(agent, "OnlineEndpoint", "refusing")
-        assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "refusing")[0] == 0
-        timer.join()
+        with reporting(agent, Played("OnlineEndpoint", "refusing")):
+            assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "refusing")[0] == 0
     words = ("--set", "endpoint_name=refusing", "--set", change)
     found, out, err = moorage("online-deployment", "create", "-f", str(serving / "blue.yml"), *words)
     assert (found, out) == (code, ""), err
