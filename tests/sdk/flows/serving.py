@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 from azure.ai.ml import load_online_deployment, load_online_endpoint
 from azure.ai.ml.entities import (
@@ -107,6 +108,19 @@ def score(uri: str, key: str, body: bytes = b'{"x": 2}', **headers: str) -> dict
         return json.loads(answer.read())
 
 
+def comes(call: Callable[[], dict], expected: dict) -> None:
+    """Wait for an answer with these fields: an operation waits for the cluster to have its change, not for the router to have read it."""
+
+    def holds() -> bool:
+        try:
+            found = call()
+        except (urllib.error.HTTPError, HttpResponseError):
+            return False
+        return {**found, **expected} == found
+
+    until(holds, f"the answer has {expected}")
+
+
 def an_endpoint_with_two_deployments_is_made_shown_and_listed(place) -> None:
     served(place)
     shown = place.ml.online_endpoints.get(ENDPOINT)
@@ -137,9 +151,10 @@ def traffic_decides_who_answers(place) -> None:
     assert place.ml.online_endpoints.get(ENDPOINT).traffic == {"blue": 100, "green": 0}
     keys = place.ml.online_endpoints.get_keys(ENDPOINT)
     uri = place.ml.online_endpoints.get(ENDPOINT).scoring_uri
-    assert score(uri, keys.primary_key) == {"from": "blue", "model": ["the model"], "sent": {"x": 2}}
+    comes(lambda: score(uri, keys.primary_key), {"from": "blue", "model": ["the model"], "sent": {"x": 2}})
     give(place, blue=50, green=50)
-    assert {score(uri, keys.primary_key)["from"] for _ in range(40)} == {"blue", "green"}
+    both = {"blue", "green"}
+    until(lambda: {score(uri, keys.primary_key)["from"] for _ in range(40)} == both, "each of two gets its half")
     assert score(uri, keys.primary_key, **{"azureml-model-deployment": "green"})["from"] == "green"
     raises(HttpResponseError, "100", lambda: give(place, blue=50))
 
@@ -147,8 +162,8 @@ def traffic_decides_who_answers(place) -> None:
 def a_named_deployment_is_invoked(place) -> None:
     served(place)
     give(place, blue=100)
-    assert ask(place, "green") == {"from": "green", "model": ["the model"], "sent": {"x": 1}}
-    assert ask(place, "blue")["from"] == "blue"
+    comes(lambda: ask(place, "green"), {"from": "green", "model": ["the model"], "sent": {"x": 1}})
+    comes(lambda: ask(place, "blue"), {"from": "blue"})
 
 
 def mirrored_requests_reach_the_other_deployment_and_not_the_caller(place) -> None:
@@ -157,6 +172,7 @@ def mirrored_requests_reach_the_other_deployment_and_not_the_caller(place) -> No
     endpoint.traffic, endpoint.mirror_traffic = {"blue": 100}, {"green": 50}
     place.ml.online_endpoints.begin_create_or_update(endpoint).result()
     key = place.ml.online_endpoints.get_keys(ENDPOINT).primary_key
+    comes(lambda: score(endpoint.scoring_uri, key), {"from": "blue"})
 
     def copied() -> bool:
         assert score(endpoint.scoring_uri, key, b'{"copied": true}') == {"from": "blue", "model": ["the model"], "sent": {"copied": True}}
@@ -184,14 +200,15 @@ def keys_are_shown_and_made_anew(place) -> None:
     place.ml.online_endpoints.begin_regenerate_keys(ENDPOINT, key_type="secondary").result()
     after = place.ml.online_endpoints.get_keys(ENDPOINT)
     assert after.primary_key == before.primary_key and after.secondary_key != before.secondary_key
-    assert score(uri, after.primary_key)["from"] == "blue" and score(uri, after.secondary_key)["from"] == "blue"
+    for key in (after.primary_key, after.secondary_key):
+        comes(lambda key=key: score(uri, key), {"from": "blue"})
     error = raises(urllib.error.HTTPError, "401", score, uri, before.secondary_key)
     assert isinstance(error, urllib.error.HTTPError)
 
 
 def the_logs_of_a_deployment_are_read(place) -> None:
     served(place)
-    ask(place, "blue")
+    comes(lambda: ask(place, "blue"), {"from": "blue"})
     assert "asked" in place.ml.online_deployments.get_logs("blue", ENDPOINT, lines=50)
     assert isinstance(place.ml.online_deployments.get_logs("blue", ENDPOINT, lines=10, container_type="storage-initializer"), str)
 
@@ -203,7 +220,7 @@ def a_deployment_is_updated_in_place(place) -> None:
         changed = place.ml.online_deployments.get("blue", ENDPOINT)
         changed.environment_variables["COLOUR"] = colour
         place.ml.online_deployments.begin_create_or_update(changed).result()
-        assert ask(place, "blue")["from"] == colour
+        comes(lambda: ask(place, "blue"), {"from": colour})
 
 
 def a_deployment_whose_script_fails_says_why(place) -> None:
@@ -239,7 +256,7 @@ def an_endpoint_of_yaml_files_serves_and_is_deleted(place) -> None:
     endpoint.traffic = {"only": 100}
     place.ml.online_endpoints.begin_create_or_update(endpoint).result()
     keys = place.ml.online_endpoints.get_keys("yaml-endpoint")
-    assert score(endpoint.scoring_uri, keys.primary_key)["from"] == "yaml"
+    comes(lambda: score(endpoint.scoring_uri, keys.primary_key), {"from": "yaml"})
     raises(HttpResponseError, "traffic", lambda: place.ml.online_deployments.begin_delete("only", "yaml-endpoint").result())
     place.ml.online_endpoints.begin_delete("yaml-endpoint").result()
     raises(ResourceNotFoundError, "yaml-endpoint", place.ml.online_endpoints.get, "yaml-endpoint")
@@ -262,7 +279,7 @@ def online_token_endpoint(place) -> None:
     token, theirs = (place.ml.online_endpoints.get_keys(name) for name in ("sdk-token", "sdk-token-other"))
     assert type(token).__name__ == "EndpointAuthToken" and token.token_type == "Bearer"
     assert token.expiry_time_utc - token.refresh_after_time_utc == 1800
-    assert score(uri, token.access_token, **pinned)["from"] == "only"
+    comes(lambda: score(uri, token.access_token, **pinned), {"from": "only"})
     request = place.file("request.json", json.dumps({"x": 1}))
     assert json.loads(place.ml.online_endpoints.invoke("sdk-token", request_file=request, deployment_name="only"))["from"] == "only"
     raises(urllib.error.HTTPError, "403", lambda: score(uri, theirs.access_token, **pinned))
