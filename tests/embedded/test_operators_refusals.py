@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.embedded.test_operators_pods import COMMON, background
+from tests.embedded.test_operators_pods import COMMON, PATIENCE, background
 
+from moorage.errors import Forbidden
 from moorage.inference import controller as inference
 from moorage.kube.cluster import Cluster
 from moorage.kube.controller import Controller
 from moorage.kube.events import EventRecorder
 from moorage.kube.informer import Informers
-from moorage.kube.kinds import DEPLOYMENT, EVENT, JOB, NAMESPACE, ONLINE_DEPLOYMENT, TRAINING_JOB
+from moorage.kube.kinds import DEPLOYMENT, EVENT, JOB, NAMESPACE, ONLINE_DEPLOYMENT, POD, TRAINING_JOB
+from moorage.kube.metadata import owner_reference
+from moorage.specs.distribution import PEERS_ANNOTATION
 from moorage.specs.manifest import Manifest
 from moorage.specs.security import ENFORCE_LABEL
-from moorage.testing.builders import a_namespace
+from moorage.testing.builders import a_namespace, a_pod
+from moorage.testing.faults import Request, WiredCluster
 from moorage.testing.memory import in_memory_cluster
 from moorage.testing.world import until, until_all
 from moorage.training import controller as training
@@ -103,3 +110,33 @@ async def test_the_label_of_a_namespace_decides_who_pods_run_as(cluster: Cluster
     assert user(await cluster.get(JOB, "before", "team")) is None
     await cluster.patch(NAMESPACE, "team", None, {"metadata": {"labels": {ENFORCE_LABEL: "baseline"}}})
     await until(cluster, DEPLOYMENT, "d", "team", lambda one: user(one) is None)
+
+
+async def test_a_job_whose_pods_may_not_be_annotated_says_so_and_goes_on_when_they_may() -> None:
+    words = 'pods "j-0" is forbidden: User "system:serviceaccount:azureml:gateway" cannot patch resource "pods" in API group ""'
+    with_role = asyncio.Event()
+
+    def role(request: Request) -> None:
+        if (request.verb, request.kind) == ("patch", POD) and not with_role.is_set():
+            raise Forbidden(words)
+
+    async with in_memory_cluster() as cluster, AsyncExitStack() as stack:
+        await cluster.create(NAMESPACE, a_namespace("team"))
+        config = replace(training.config(), longest_backoff=timedelta(seconds=1))
+        await stack.enter_async_context(background(Controller(WiredCluster(cluster, before=role), config).run()))
+        await cluster.create(TRAINING_JOB, body(TRAINING_JOB, "j", {**JOB_SPEC, "resources": {"instanceCount": 2}}))
+        job = await until(cluster, JOB, "j", "team", lambda _: True)
+        for index in range(2):
+            pod = a_pod(f"j-{index}", namespace="team", labels={"moorage.dev/job": "j"})
+            pod["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": str(index)}
+            pod["metadata"]["ownerReferences"] = [owner_reference(job)]
+            await cluster.create(POD, pod)
+            gate = {"name": "peers", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": {"running": {}}}
+            at_the_gate = {"podIP": f"10.0.0.{index}", "phase": "Pending", "initContainerStatuses": [gate]}
+            await cluster.patch(POD, f"j-{index}", "team", {"status": at_the_gate}, subresource="status")
+        told = await until(cluster, TRAINING_JOB, "j", "team", lambda one: status(one).get("reason") == "PeersForbidden", within=PATIENCE)
+        assert status(told)["phase"] == "Preparing" and words in status(told)["message"]
+        with_role.set()
+        for index in range(2):
+            await until(cluster, POD, f"j-{index}", "team", lambda one: PEERS_ANNOTATION in one["metadata"]["annotations"], within=PATIENCE)
+        await until(cluster, TRAINING_JOB, "j", "team", lambda one: status(one).get("reason") == "WaitingForPeers", within=PATIENCE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -243,6 +244,13 @@ def test_a_job_is_complete_when_every_worker_has_stored_its_outputs() -> None:
     done = [pod(index, "Succeeded", upload=terminated(0), main=terminated(0)) for index in range(2)]
     status = status_of(decided(a_job(), done, **COMPLETE))
     assert (status["phase"], status["exitCode"]) == ("Completed", 0)
+    assert status["message"].endswith("on all 2 instances and its outputs are stored.")
+    done[1]["status"]["initContainerStatuses"] = [
+        {"name": "upload", "state": terminated(0, '{"code": "LinksNotStored", "message": "x is a link."}')}
+    ]
+    status = status_of(decided(a_job(), done, **COMPLETE))
+    assert status["message"].endswith("its outputs are stored, but for this: Instance 1: x is a link.")
+    assert status["pods"][1]["notice"] == "x is a link."
     done[1]["status"]["initContainerStatuses"] = [
         {"name": "upload", "state": terminated(1, '{"code": "UploadFailed", "message": "no room"}')}
     ]
@@ -484,3 +492,15 @@ def test_a_start_that_nobody_saw_counts_once_its_pod_is_seen() -> None:
     pods = told(failed(0, 143, "09"), pod(1, "Failed", conditions=DISRUPTED, peers=terminated(0), main=terminated(143)))
     plan = decided(a_job(limits={"timeoutSeconds": 7200}), pods)
     assert (status_of(plan)["reason"], status_of(plan)["startTime"]) == ("Restarting", "2026-11-22T11:00:00Z")
+
+
+def test_a_job_whose_instances_may_not_be_told_of_each_other_says_so_with_the_remedy() -> None:
+    words = 'pods "train-1-ab-0-j1" is forbidden: User "system:serviceaccount:azureml:gateway" cannot patch resource "pods"'
+    parent, pods = a_job(), [waiting(0), waiting(1)]
+    plan = reconcile(replace(see(parent, made(parent), pods), forbidden=words))
+    assert (status_of(plan)["phase"], status_of(plan)["reason"]) == ("Preparing", "PeersForbidden")
+    assert f"{words}. Where its role" in status_of(plan)["message"] and "moorage extension create" in status_of(plan)["message"]
+    assert len(plan.notes) == 2, "it is tried again"
+    # Once they have been told, whatever was said before.
+    plan = reconcile(replace(see(parent, made(parent), told(*pods)), forbidden=words))
+    assert (status_of(plan)["reason"], plan.notes) == ("WaitingForPeers", [])

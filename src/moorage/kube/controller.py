@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from moorage.clock import Clock, now
-from moorage.errors import Conflict, MoorageError, NotFound, Throttled, Unavailable
+from moorage.errors import Conflict, Forbidden, MoorageError, NotFound, Throttled, Unavailable
 from moorage.kube.children import Children, ForeignOwner
 from moorage.kube.cluster import Cluster
 from moorage.kube.configuration import Child, ControllerConfig, Labelled, OwnedThrough, Related
@@ -63,6 +63,7 @@ class Controller:
         self._descendants = [self._descend(descendant) for descendant in config.descendants]
         self._statuses: dict[str, tuple[Manifest, Manifest]] = {}  # parent uid: status as planned, and as the server stored it
         self._recorded: dict[str, frozenset[Event]] = {}  # parent uid: events of its last plan
+        self._forbidden: dict[str, str] = {}  # parent uid: what the cluster said to the notes of its last plan
         self._subscribe(kinds)
 
     @property
@@ -105,6 +106,7 @@ class Controller:
         self._children.forget(uid)
         self._statuses.pop(uid, None)
         self._recorded.pop(uid, None)
+        self._forbidden.pop(uid, None)
 
     def _wake_uid(self, uid: str) -> None:
         if uid and (parent := self._parents.with_uid(uid)) is not None:
@@ -247,7 +249,8 @@ class Controller:
         for declared, informer in self._related:
             found = informer.in_namespace(namespace_of(parent)) if declared.kind.namespaced and namespace_of(parent) else informer
             related.setdefault(declared.kind.kind, []).extend(item for item in found if _concerns(declared, parent, item))
-        return Observed(parent=parent, children=children, now=self._clock(), related=related)
+        forbidden = self._forbidden.get(uid_of(parent), "")
+        return Observed(parent=parent, children=children, now=self._clock(), related=related, forbidden=forbidden)
 
     async def _carry_out(self, parent: Manifest, plan: Plan) -> None:
         if plan.requeue_after is not None:
@@ -258,8 +261,7 @@ class Controller:
                 await self._ensure(parent, manifest)
             errors = await self._children.converge(parent, plan.children)
             await self._write_status(parent, without_nulls(plan.status))
-            for note in plan.notes:
-                await self._annotate(note)
+            errors += await self._annotate_all(parent, plan.notes)
         await self._record(parent, plan, errors)
         if errors:
             for error in errors[1:]:
@@ -280,6 +282,17 @@ class Controller:
             await self._cluster.create(kind, {**manifest, "metadata": metadata})
         except Conflict:
             log.debug("%s is there already", describe(manifest))
+
+    async def _annotate_all(self, parent: Manifest, notes: Sequence[Note]) -> list[MoorageError]:
+        """Write the notes. That they are forbidden is kept for the next look at the parent, which the retry takes: people wait for what they bring."""
+        try:
+            for note in notes:
+                await self._annotate(note)
+        except Forbidden as error:
+            self._forbidden[uid_of(parent)] = error.message
+            return [error]
+        self._forbidden.pop(uid_of(parent), None)
+        return []
 
     async def _annotate(self, note: Note) -> None:
         metadata = note.of["metadata"]

@@ -18,12 +18,14 @@ class Observed:
         children: what it owns (controller owner reference), keyed by kind (`"Pod"`), grandchildren included where the controller declares them.
         related: objects it reads and does not own (InstanceTypes, PVCs of the namespace), keyed by kind.
         now: wall-clock UTC.
+        forbidden: what the cluster said when it forbade the notes of the last plan; empty when it did not. Nothing else is known of how a plan fared.
     """
 
     parent: Manifest
     children: Mapping[str, Sequence[Manifest]]
     now: datetime
     related: Mapping[str, Sequence[Manifest]] = field(default_factory=dict)
+    forbidden: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from moorage.specs.manifest import Manifest
 from moorage.specs.refusal import Refusal
 from moorage.training.launchers.gang import PEERS_CONTAINER
 from moorage.training.status import Outcome, failure, job_failure, phase_of, progress, success, unstored
+from moorage.training.template import UPLOAD_CONTAINER
 
 # Ends that follow from another's. SIGKILL (137) does so only for our own containers: what kills a command while nobody deletes its pod is what
 # ran out of memory, where the node does not say so.
@@ -62,6 +63,19 @@ def notes(pods: Sequence[Manifest], found: Layout) -> list[Note]:
         for index, pod in current.items()
         if not peers_of(pod) and named.get(index) == pod["metadata"]["name"]
     ]
+
+
+def untold(outcome: Outcome, forbidden: str) -> Outcome:
+    """The state of a job whose instances are prepared and cannot be told of each other: nothing else would ever say so."""
+    if outcome.reason != "WaitingForPeers":
+        return outcome
+    said = forbidden if forbidden.endswith((".", "!")) else f"{forbidden}."
+    return Outcome(
+        "Preparing",
+        "PeersForbidden",
+        f"The instances are prepared, but the cluster forbids the operator to tell them of each other: {said} Where its role is of an earlier "
+        "version and lacks the verb patch on pods, install the extension again (moorage extension create); the job goes on within two minutes.",
+    )
 
 
 def lost(pods: Sequence[Manifest], found: Layout) -> str:
@@ -194,7 +208,9 @@ def _success(current: Mapping[int, Manifest], found: Layout) -> Outcome:
             f"The command succeeded. {gone} gone before they could be asked whether all outputs were stored: look whether they are there."
         )
         return Outcome("Completed", "Completed", message, 0, finished)
-    message = f"The command succeeded on all {found.workers} {'workers' if found.workers < found.pods else 'instances'} and its outputs are stored."
+    told = [(index, said) for index, pod in current.items() if (said := pod_status.notice(pod, UPLOAD_CONTAINER))]
+    but = f", but for this: {_capital(found.role(told[0][0]))}: {told[0][1]}" if told else "."
+    message = f"The command succeeded on all {found.workers} {'workers' if found.workers < found.pods else 'instances'} and its outputs are stored{but}"
     return Outcome("Completed", "Completed", message, 0, finished)
 
 

@@ -60,6 +60,8 @@ def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE, grouped: bo
         return _plan(seen, (), Outcome("Failed", error.code, error.message))
     shared = [workload.environments_claim(_metadata(seen)["namespace"])] if workload.prepared(seen.parent["spec"]["environment"]) else []
     notes = instances.notes(_of(job, pods), found) if found.together else []
+    if notes and seen.forbidden:
+        outcome = instances.untold(outcome, seen.forbidden)
     return replace(_plan(seen, children, outcome, requeue_after=_time_left(seen, outcome.phase)), shared=shared, notes=notes)
 
 
