@@ -209,13 +209,19 @@ def test_links_out_of_the_folder_are_not_followed(service: tuple[Store, Access],
     (out / "inside").symlink_to("real")
     (out / "token").symlink_to(access.folder / "token")
     (out / "nowhere").symlink_to("absent")
+    (out / "elsewhere").symlink_to("/nowhere/else")  # perhaps a folder of the image, which only the user's container has
     os.mkfifo(out / "pipe")
     with sidecar(access, [{"from": str(out), "to": "c/out", "kind": "folder"}], tmp_path) as process:
         output = stop(process)
     assert process.returncode == 0, output
     assert store.blobs == {"c/out/real": b"r", "c/out/inside": b"r"}
     assert TOKEN.encode() not in store.blobs.values()
-    assert "outside" in output
+    warning = output.splitlines()[-1]
+    assert warning.startswith("Warning: Links that lead outside of their output are not stored, nor what they lead to: ")
+    for name, target in (("elsewhere", "/nowhere/else"), ("token", access.folder / "token")):
+        assert f"'{out}/{name}' (to '{target}')" in warning
+    assert "nowhere'" not in warning
+    assert "inside" not in warning
 
 
 def test_a_sidecar_that_starts_again_follows_no_link_that_took_the_place_of_an_output(
@@ -238,7 +244,8 @@ def test_a_sidecar_that_starts_again_follows_no_link_that_took_the_place_of_an_o
         output = stop(process)
     assert process.returncode == 0, output
     assert store.blobs == {"c/kept/file": b"kept"}
-    assert "is a link to" in output
+    for name, target in (("outputs/folder", access.folder), ("elsewhere", access.folder)):
+        assert f"'{work / name}' (to '{target}')" in output.splitlines()[-1]
 
 
 def test_a_name_that_is_no_text_is_stored_under_one_that_is(service: tuple[Store, Access], tmp_path: Path) -> None:

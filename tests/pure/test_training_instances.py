@@ -250,7 +250,7 @@ def test_a_job_is_complete_when_every_worker_has_stored_its_outputs() -> None:
     ]
     status = status_of(decided(a_job(), done, **COMPLETE))
     assert status["message"].endswith("its outputs are stored, but for this: Instance 1: x is a link.")
-    assert status["pods"][1]["notice"] == "x is a link."
+    assert status["pods"][1]["outputs"] == "x is a link."
     done[1]["status"]["initContainerStatuses"] = [
         {"name": "upload", "state": terminated(1, '{"code": "UploadFailed", "message": "no room"}')}
     ]

@@ -216,6 +216,13 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
             "could not be stored: no room",
         ),
         (COMPLETE, [pod("Succeeded", upload=terminated(137), main=terminated(0))], "Failed", "UploadFailed", "killed before it was done"),
+        (
+            COMPLETE,
+            [pod("Succeeded", upload=terminated(0, '{"code": "LinksNotStored", "message": "x is a link."}'), main=terminated(0))],
+            "Completed",
+            "Completed",
+            "but for this: x is a link.",
+        ),
         (COMPLETE, [fallen("Succeeded", main=terminated(0))], "Failed", "UploadFailed", "could not be stored: no room"),
         (COMPLETE, [pod("Succeeded", main=terminated(0))], "Failed", "UploadFailed", "the node does not say how"),
         (FAILED, [fallen("Failed", main=terminated(3))], "Failed", "CommandFailed", "could not be stored either: no room"),

@@ -169,6 +169,15 @@ def test_a_waiting_job_says_why_in_its_details() -> None:
     assert details["logFiles"] == {} and details["error"] is None
 
 
+def test_a_job_that_ended_well_still_tells_what_of_its_outputs_is_not_stored() -> None:
+    pods = [{"name": "p", "notice": "It runs on Python 3.12.", "outputs": "x is a link."}, {"name": "q", "outputs": "x is a link."}]
+    state = observe(JobState(), {"phase": "Completed", "pods": pods}, logs_complete=True, now=NOW)
+    assert run_details("j", state, {}, {})["warnings"] == [
+        {"source": "environment", "message": "It runs on Python 3.12."},
+        {"source": "outputs", "message": "x is a link."},
+    ]
+
+
 def test_a_failed_job_carries_its_message_as_error() -> None:
     status = {
         "phase": "Failed",

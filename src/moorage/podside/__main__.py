@@ -75,7 +75,9 @@ def _run(options: Namespace, plan: Manifest) -> None:
             from moorage.podside.upload import upload
 
             grace = timedelta(seconds=options.grace)
-            upload(plan, Access(options.access), grace=grace, within=options.within, ready=options.ready)
+            if notice := upload(plan, Access(options.access), grace=grace, within=options.within, ready=options.ready):
+                print(f"Warning: {notice}", flush=True)
+                _leave({"code": "LinksNotStored", "message": notice[:_MESSAGE_LIMIT]})
 
 
 def _parser() -> ArgumentParser:

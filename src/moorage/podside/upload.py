@@ -32,6 +32,7 @@ from moorage.specs.manifest import Manifest
 
 _PARALLEL = 4
 _SHOWN = 10
+_SHOWN_LINKS = 3
 _SCAN_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 30.0
 _QUIET_SECONDS = 10.0
@@ -95,8 +96,8 @@ def _digest(value: object) -> bytes:
     return blake2b(repr(value).encode(), digest_size=16).digest()
 
 
-def upload(plan: Manifest, access: Access, *, grace: timedelta, within: Path | None = None, ready: Path | None = None) -> None:
-    """Store the plan's uploads until SIGTERM, then what is left within `grace`.
+def upload(plan: Manifest, access: Access, *, grace: timedelta, within: Path | None = None, ready: Path | None = None) -> str:
+    """Store the plan's uploads until SIGTERM, then what is left within `grace`; what their owner must know, empty when all of it is stored.
 
     Args:
         within: the volume that the user's code writes to: no link below it leads anywhere, also when this container starts again beside running code.
@@ -122,6 +123,7 @@ def upload(plan: Manifest, access: Access, *, grace: timedelta, within: Path | N
             # Looking at very many files takes time that is the user's.
             pause = min(max(_SCAN_SECONDS, 5 * (monotonic() - begun)), _LONGEST_PAUSE_SECONDS)
         _finish(store, roots, ledger, Patience(grace))
+        return _notice(roots)
     finally:
         store.close()
         signal.signal(signal.SIGTERM, previous)
@@ -140,26 +142,53 @@ class _Root:
         self.single = wanted.get("kind", "folder") == "file"
         self.place = place
         self.blob = wanted["to"].strip("/")
-        self._told = False
+        # Of the last look: links that lead out of the folder, the first of them, and how many there are.
+        self.astray: list[str] = []
+        self.strays = 0
 
     def files(self, unreadable: Callable[[OSError], None]) -> Iterator[Found]:
+        self.astray, self.strays = [], 0
         root = self.place.parent if self.single and not self.place.is_dir() else self.place
-        if (real := Path(os.path.realpath(root))) != root:
-            if not self._told:
-                print(f"Nothing of {root} is stored: it is a link to {text(real)}", flush=True)
-                self._told = True
+        if Path(os.path.realpath(root)) != root:
+            self._stray(root)
             return
         if root != self.place:
-            if found := _found(self.place, root, self.blob, unreadable):
+            if self._leads_out(self.place, root):
+                self._stray(self.place)
+            elif found := _found(self.place, root, self.blob, unreadable):
                 yield found
             return
-        for path in _walk(self.place, unreadable):
-            if found := _found(path, root, f"{self.blob}/{text(path.relative_to(root).as_posix())}", unreadable):
+        for path, link in _walk(self.place, unreadable):
+            if link and self._leads_out(path, root):
+                self._stray(path)
+            elif found := _found(path, root, f"{self.blob}/{text(path.relative_to(root).as_posix())}", unreadable):
                 yield found
 
+    def _leads_out(self, path: Path, root: Path) -> bool:
+        """Whether it is a link to something outside; whether that exists, the user's container may know and this one not."""
+        return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root)
 
-def _walk(top: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
-    """Everything below a folder that is no folder, one after the other: neither depth nor number of files costs memory."""
+    def _stray(self, path: Path) -> None:
+        self.strays += 1
+        if len(self.astray) < _SHOWN_LINKS:
+            self.astray.append(f"'{text(path)}' (to '{text(os.path.realpath(path))}')")
+
+
+def _notice(roots: list[_Root]) -> str:
+    """That links led outside, so that nobody takes what they stand for as stored; the container can read what the user's cannot, and follows none."""
+    shown = [each for root in roots for each in root.astray][:_SHOWN_LINKS]
+    if not shown:
+        return ""
+    more = sum(root.strays for root in roots) - len(shown)
+    others = f" and {more} more" if more else ""
+    return (
+        f"Links that lead outside of their output are not stored, nor what they lead to: {', '.join(shown)}{others}. "
+        "Write or copy the files into the output."
+    )
+
+
+def _walk(top: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, bool]]:
+    """Everything below a folder that is no folder, and whether it is a link, one after the other: neither depth nor number of files costs memory."""
     folders = [str(top)]
     while folders:
         try:
@@ -168,7 +197,7 @@ def _walk(top: Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
                     else:
-                        yield Path(entry.path)
+                        yield Path(entry.path), entry.is_symlink()
         except OSError as error:
             if error.errno not in _NOTHING_THERE:
                 unreadable(error)

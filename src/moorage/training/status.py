@@ -14,6 +14,7 @@ from moorage.training.launchers import mpi
 from moorage.training.template import UPLOAD_CONTAINER
 
 TERMINAL = ("Completed", "Failed", "Canceled")
+_NOTICES = {"notice": workload.ENVIRONMENT_CONTAINER, "outputs": UPLOAD_CONTAINER}
 # From Pod.status.reason and the DisruptionTarget condition.
 _POD_REASONS = {
     "Evicted": "The node took the pod's place away",
@@ -70,8 +71,9 @@ def pods_summary(pods: Sequence[Manifest]) -> list[Manifest]:
             summary["node"] = node
         if message := (pod.get("status") or {}).get("message"):
             summary["message"] = message
-        if notice := pod_status.notice(pod, workload.ENVIRONMENT_CONTAINER):
-            summary["notice"] = notice
+        for key, container in _NOTICES.items():
+            if said := pod_status.notice(pod, container):
+                summary[key] = said
         found.append(summary)
     return found
 
@@ -127,6 +129,8 @@ def success(pod: Manifest | None) -> Outcome:
     if lost:
         message = f"The command succeeded, but its outputs could not be stored: {lost}"
         return Outcome("Failed", "UploadFailed", message, 0, finished)
+    if notice := pod_status.notice(pod, UPLOAD_CONTAINER):
+        return Outcome("Completed", "Completed", f"The command succeeded and its outputs are stored, but for this: {notice}", 0, finished)
     return Outcome("Completed", "Completed", "The command succeeded and its outputs are stored.", 0, finished)
 
 

@@ -91,10 +91,12 @@ def error(state: JobState) -> Manifest | None:
 
 
 def _warnings(state: JobState) -> list[Manifest]:
-    """Why it waits, and what its pods say about the environment they got."""
+    """Why it waits, what its pods say about the environment they got, and what of their outputs is not stored."""
     notices = dict.fromkeys([*state.notices, *(str(pod["notice"]) for pod in state.pods if pod.get("notice"))])
     waiting = [{"source": "compute", "message": state.waiting}] if state.waiting else []
-    return [*waiting, *({"source": "environment", "message": notice} for notice in notices)]
+    outputs = dict.fromkeys(str(pod["outputs"]) for pod in state.pods if pod.get("outputs"))
+    told = [{"source": "environment", "message": each} for each in notices] + [{"source": "outputs", "message": each} for each in outputs]
+    return [*waiting, *told]
 
 
 def run_times(state: JobState) -> Manifest:
