@@ -26,7 +26,8 @@ def rfc3339(moment: datetime) -> str:
 
 def rfc3339_micro(moment: datetime) -> str:
     """`2026-11-22T13:07:39.365497Z`, Kubernetes' metav1.MicroTime and ARM's systemData."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # A page of a list has hundreds of them, and `strftime` takes twice as long.
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def parse_rfc3339(text: str) -> datetime:

@@ -6,6 +6,7 @@ Only this package knows SQLAlchemy. `Store.read(fn)` and `Store.write(fn)` run `
 
 from moorage.store.changes import Bell, Changes
 from moorage.store.database import Store
+from moorage.store.resources import member, text
 from moorage.store.rows import (
     Blob,
     Cluster,
@@ -41,4 +42,6 @@ __all__ = [
     "ResourceKey",
     "Store",
     "Transaction",
+    "member",
+    "text",
 ]

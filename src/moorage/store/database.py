@@ -6,7 +6,6 @@ A committed write is on disk (`synchronous=FULL`): the gateway's receipts promis
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import sqlite3
 import time
@@ -25,6 +24,7 @@ from moorage.store.changes import Changes
 from moorage.store.listener import Listener
 from moorage.store.migrate import migrate
 from moorage.store.sealed import SealingKey
+from moorage.store.statements import json_text
 from moorage.store.transaction import Transaction
 
 T = TypeVar("T")
@@ -181,7 +181,11 @@ def _sqlite(address: sa.URL) -> tuple[sa.Engine, sa.Engine]:
 
     def engine(*, writes: bool) -> sa.Engine:
         made = sa.create_engine(
-            address, poolclass=sa.pool.QueuePool, pool_size=_READERS + 1, json_serializer=_json, connect_args={"check_same_thread": False}
+            address,
+            poolclass=sa.pool.QueuePool,
+            pool_size=_READERS + 1,
+            json_serializer=json_text,
+            connect_args={"check_same_thread": False},
         )
 
         @sa.event.listens_for(made, "connect")
@@ -219,10 +223,6 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 def _postgresql(address: sa.URL) -> tuple[sa.Engine, sa.Engine]:
     address = address.update_query_dict({name: value for name, value in _PEER.items() if name not in address.query})
-    engine = sa.create_engine(address, pool_size=_READERS, max_overflow=_READERS, pool_pre_ping=True, json_serializer=_json)
+    engine = sa.create_engine(address, pool_size=_READERS, max_overflow=_READERS, pool_pre_ping=True, json_serializer=json_text)
     reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return reader, engine.execution_options(isolation_level="SERIALIZABLE")
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

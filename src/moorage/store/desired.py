@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -126,5 +127,6 @@ def _desired(row: sa.Row[tuple[object, ...]]) -> DesiredObject:
     )
 
 
+@lru_cache(maxsize=1024)
 def _workspace(id: str) -> Workspace:
     return parse_workspace_id(id)[0]

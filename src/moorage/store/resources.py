@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -12,7 +13,7 @@ from moorage.errors import Conflict, NotFound
 from moorage.ids import Workspace, parse_workspace_id
 from moorage.specs.manifest import Manifest
 from moorage.store.rows import Resource, ResourceKey
-from moorage.store.statements import equal, values
+from moorage.store.statements import contains, equal, json_text, values
 from moorage.store.tables import resources as t
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Resources:
         parent: str | None = None,
         lookup: str | None = None,
         archived: bool | None = None,
+        body_has: Sequence[str] = (),
+        state_has: Sequence[str] = (),
         newest_first: bool = False,
         after: int | None = None,
         limit: int | None = None,
@@ -61,6 +64,9 @@ class Resources:
             parent: only below this one.
             lookup: only those with this second key.
             archived: only archived (True) or only active ones (False).
+            body_has: only those whose body has each of these somewhere in its JSON (`member` makes them): a sieve, so that what certainly does not
+                match is not even read. SQLite's is blind to the case of letters.
+            state_has: the same of the state.
             newest_first: turn the order round.
             after: `sequence` of the last one already seen, in the order asked for.
             limit: how many at most.
@@ -75,6 +81,7 @@ class Resources:
             query = query.where(t.c.lookup == lookup)
         if archived is not None:
             query = query.where(t.c.archived == archived)
+        query = query.where(*(contains(t.c.body, each) for each in body_has), *(contains(t.c.state, each) for each in state_has))
         if after is not None:
             query = query.where(t.c.sequence < after if newest_first else t.c.sequence > after)
         query = query.order_by(t.c.sequence.desc() if newest_first else t.c.sequence).limit(limit)
@@ -194,6 +201,16 @@ class Resources:
         return keys
 
 
+def member(name: str, value: str | None = None) -> str:
+    """How a member of an object stands in a stored body or state, for the sieves of `Resources.list`; without a value, its name alone."""
+    return json_text(name) + ":" + ("" if value is None else json_text(value))
+
+
+def text(value: str) -> str:
+    """How a text stands there, without its quotes."""
+    return json_text(value)[1:-1]
+
+
 # What people call the types, and what lists them.
 _NOUNS = {
     "batchEndpoints": ("batch endpoint", "moorage batch-endpoint list"),
@@ -231,18 +248,24 @@ def _is(key: ResourceKey) -> Mapping[str, object]:
 
 
 def _resource(row: sa.Row[tuple[object, ...]]) -> Resource:
-    found = row._mapping
-    workspace, _ = parse_workspace_id(found["scope"])
+    # In the order of the table's columns: to look each up by its name costs a page of a list as much as the database does.
+    cells: Sequence[Any] = row
+    sequence, _, scope, type, parent, name, body, state, lookup, archived, created_at, created_by, modified_at, modified_by, version = cells
     return Resource(
-        key=ResourceKey(workspace, found["type"], found["name"], found["parent"]),
-        body=found["body"],
-        state=found["state"],
-        lookup=found["lookup"],
-        archived=found["archived"],
-        created_at=found["created_at"],
-        created_by=found["created_by"],
-        modified_at=found["modified_at"],
-        modified_by=found["modified_by"],
-        version=found["version"],
-        sequence=found["sequence"],
+        key=ResourceKey(_workspace(scope), type, name, parent),
+        body=body,
+        state=state,
+        lookup=lookup,
+        archived=archived,
+        created_at=created_at,
+        created_by=created_by,
+        modified_at=modified_at,
+        modified_by=modified_by,
+        version=version,
+        sequence=sequence,
     )
+
+
+@lru_cache(maxsize=1024)
+def _workspace(id: str) -> Workspace:
+    return parse_workspace_id(id)[0]

@@ -5,10 +5,13 @@ Putting a statement together costs SQLAlchemy five times as much as running it (
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+
+_LONGEST = 1000
 
 
 def equal(*columns: sa.Column[Any]) -> tuple[sa.ColumnElement[bool], ...]:
@@ -20,3 +23,14 @@ def equal(*columns: sa.Column[Any]) -> tuple[sa.ColumnElement[bool], ...]:
 def values(**wanted: object) -> Mapping[str, object]:
     """The parameters of a statement with `equal`, by the columns' names."""
     return {f"{name}_is": value for name, value in wanted.items()}
+
+
+def json_text(value: object) -> str:
+    """How JSON columns hold a value in both databases; PostgreSQL's type `json` keeps the text as it was written."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def contains(column: sa.Column[Any], text: str) -> sa.ColumnElement[bool]:
+    """A JSON column's text has this in it. Not the databases' own functions for JSON: PostgreSQL's refuse a value with \\u0000 anywhere in it."""
+    # SQLite takes patterns up to 50,000 bytes, and whatever has the whole has its beginning.
+    return sa.cast(column, sa.Text).contains(text[:_LONGEST], autoescape=True)

@@ -14,7 +14,7 @@ from moorage.server.arm import Answer, Call, Route, W
 from moorage.server.bloboperations import LINES, WHOLE_LINES
 from moorage.server.engine.jobs import state_of
 from moorage.server.images import builds
-from moorage.server.resources.jobs import TYPE, cluster_of, edit, waiting
+from moorage.server.resources.jobs import TYPE, Seen, edit, look
 from moorage.server.resources.references import FACADE
 from moorage.server.sdk import is_old
 from moorage.specs.image_build import BUILD_LOG
@@ -34,12 +34,12 @@ _ASSET_ID = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+
 
 
 async def _details(call: Call) -> Answer:
-    def read(tx: Transaction) -> tuple[Resource, str, str, list[str]]:
+    def read(tx: Transaction) -> tuple[Seen, str, list[str]]:
         job = tx.resources.get(call.key(TYPE))
-        return job, waiting(job, cluster_of(tx, job), call), _build_log(tx, job), _own_logs(tx, job)
+        return look(tx, job, call), _build_log(tx, job), _own_logs(tx, job)
 
-    job, why, building, own = await call.services.store.read(read)
-    state = state_of(job)
+    seen, building, own = await call.services.store.read(read)
+    job, state, why = seen.job, seen.state, seen.why
     links = _log_links(call, job, sorted({*state.logs, *own})) | ({BUILD_LOG: _link(call, building)} if building else {})
     answer = run_details(job.name, state, job.properties.get("properties") or {}, links)
     if why:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote, urlencode
 
 from moorage.clock import rfc3339, rfc3339_micro
 from moorage.errors import Conflict
@@ -20,7 +23,7 @@ from moorage.specs.computes import Connectivity, choose_instance_type, connectiv
 from moorage.specs.jobs import JobStatus, check_job_name
 from moorage.specs.manifest import Manifest
 from moorage.specs.uris import default_output, job_artifacts, join
-from moorage.store import Cluster, Resource, ResourceKey, Transaction
+from moorage.store import Cluster, Resource, ResourceKey, Transaction, member, text
 from moorage.wire import kept, later
 from moorage.wire.assets import JobAssets
 from moorage.wire.jobs import CommandJob, JobResources, read_command_job
@@ -32,6 +35,8 @@ TYPE = "jobs"
 DEFAULT_EXPERIMENT = "Default"
 _COLLECTION = W + "/jobs"
 _ONE = _COLLECTION + "/{name}"
+# How many are read at once to find those that match.
+_BATCH = 1000
 # What a second PUT of a job may change; the rest of it is history.
 _EDITABLE = ("displayName", "description", "tags", "properties", "isArchived")
 
@@ -43,17 +48,17 @@ async def _put(call: Call) -> Answer:
     submit = _submission(raw)
     await webfiles.import_inputs(call.services, call.workspace, raw)
 
-    def write(tx: Transaction) -> tuple[Resource, str, bool]:
+    def write(tx: Transaction) -> tuple[Seen, bool]:
         key = call.key(TYPE)
         current = tx.resources.find(key)
         check_preconditions(call, current)
         stored = submit(tx, key) if current is None else _edit(tx, current, raw)
         if current is None:
             builds.require_builder(call.services.settings, stored, target="properties.environmentId")
-        return stored, waiting(stored, cluster_of(tx, stored), call), current is None
+        return look(tx, stored, call), current is None
 
-    stored, why, created = await call.services.store.write(write, actor=call.user.name)
-    return Answer(render(call, stored, why), 201 if created else 200, {"ETag": stored.etag})
+    seen, created = await call.services.store.write(write, actor=call.user.name)
+    return Answer(render(call, seen), 201 if created else 200, {"ETag": seen.job.etag})
 
 
 def _submission(raw: Manifest) -> Callable[[Transaction, ResourceKey], Resource]:
@@ -190,41 +195,73 @@ def edit(tx: Transaction, job: Resource, fields: Manifest) -> Resource:
 
 
 async def _get(call: Call) -> Answer:
-    def read(tx: Transaction) -> tuple[Resource, str]:
-        job = tx.resources.get(call.key(TYPE))
-        return job, waiting(job, cluster_of(tx, job), call)
-
-    job, why = await call.services.store.read(read)
-    return Answer(render(call, job, why), 200, {"ETag": job.etag})
+    seen = await call.services.store.read(lambda tx: look(tx, tx.resources.get(call.key(TYPE)), call))
+    return Answer(render(call, seen), 200, {"ETag": seen.job.etag})
 
 
 async def _list(call: Call) -> Answer:
     page = page_of(call, newest_first=True)
 
-    def read(tx: Transaction) -> tuple[list[tuple[Resource, str]], bool]:
+    def read(tx: Transaction) -> tuple[list[Seen], bool]:
         jobs, more = _filtered(tx, call, page)
         clusters = {each.id: each for each in tx.clusters.list()}
-        return [(each, waiting(each, clusters.get(str(each.state.get("cluster"))), call)) for each in jobs], more
+        return [_seen(each, state_of(each), clusters.get(str(each.state.get("cluster"))), call) for each in jobs], more
 
     jobs, more = await call.services.store.read(read)
-    link = next_link(call, jobs[-1][0].sequence) if more and jobs else None
-    return Answer({"value": [render(call, job, why) for job, why in jobs], "nextLink": link})
+    link = next_link(call, jobs[-1].job.sequence) if more and jobs else None
+    return Answer({"value": [render(call, each) for each in jobs], "nextLink": link})
 
 
 def _filtered(tx: Transaction, call: Call, page: Page) -> tuple[list[Resource], bool]:
     """A full page of jobs that match `jobType`, `tag`, `status`, `experimentName` and `computeName`, however many do not."""
+    if call.query.get("status") and _status(call.query) is None:
+        return [], False
     found: list[Resource] = []
-    after = page.after
+    after, size = page.after, page.limit + 1
+    body_has, state_has = _sieves(call.query)
     while True:
         batch: Sequence[Resource] = tx.resources.list(
-            call.workspace, TYPE, archived=page.archived, after=after, limit=page.limit + 1, newest_first=page.newest_first
+            call.workspace,
+            TYPE,
+            archived=page.archived,
+            body_has=body_has,
+            state_has=state_has,
+            after=after,
+            limit=size,
+            newest_first=page.newest_first,
         )
         found += [each for each in batch if _matches(each, call)]
         if len(found) > page.limit:
             return found[: page.limit], True
-        if len(batch) <= page.limit:
+        if len(batch) < size:
             return found, False
-        after = batch[-1].sequence
+        # Those that match are few and far between.
+        after, size = batch[-1].sequence, max(size, _BATCH)
+
+
+def _sieves(wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """What body and state of every job that matches have in them, and of most others one does not."""
+    body, state = [], []
+    if experiment := wanted.get("experimentname"):
+        body.append(member("experimentName", experiment))
+    name, _, value = wanted.get("tag", "").partition("=")
+    if name:
+        body.append(member(name))
+    # Others than texts may be compared as Python writes them, which is not how they are stored.
+    if value and value not in ("True", "False", "None") and value[0] not in "[{":
+        body.append(text(value))
+    if compute := wanted.get("computename"):
+        state.append(member("compute", compute))
+    if kind := next((each for each in later.STORED_JOBS if each.lower() == wanted.get("jobtype", "").lower()), ""):
+        body.append(member("jobType", kind))
+    status = _status(wanted)
+    if status is not None and status is not JobState().status:
+        state.append(member("status", status))
+    return body, state
+
+
+def _status(wanted: Mapping[str, str]) -> JobStatus | None:
+    return next((each for each in JobStatus if each.lower() == wanted.get("status", "").lower()), None)
 
 
 def _matches(job: Resource, call: Call) -> bool:
@@ -236,7 +273,7 @@ def _matches(job: Resource, call: Call) -> bool:
         tags = properties.get("tags") or {}
         if name not in tags or (separator and str(tags[name]) != value):
             return False
-    if (status := wanted.get("status")) and status.lower() != state_of(job).status.lower():
+    if (status := _status(wanted)) and status is not state_of(job).status:
         return False
     if (experiment := wanted.get("experimentname")) and experiment != properties.get("experimentName"):
         return False
@@ -298,18 +335,33 @@ def delete_logs(tx: Transaction, job: Resource, logs: Sequence[str]) -> None:
         tx.blobs.delete(container, join(folder, each))
 
 
-def cluster_of(tx: Transaction, job: Resource) -> Cluster | None:
-    """The cluster that a job which has not ended runs on; None when it is not registered any more."""
-    return None if state_of(job).is_terminal else tx.clusters.known(str(job.state.get("cluster")))
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A job as one look at the store saw it.
+
+    Attributes:
+        job: as stored.
+        state: its course.
+        why: why it is not running yet, empty when it does not wait.
+    """
+
+    job: Resource
+    state: JobState
+    why: str
 
 
-def waiting(job: Resource, cluster: Cluster | None, call: Call) -> str:
-    """Why a job is not running yet: its cluster is away, or what the cluster's scheduler says."""
+def look(tx: Transaction, job: Resource, call: Call) -> Seen:
+    """The job with its course; whether its cluster is there counts for one that has not ended."""
     state = state_of(job)
+    return _seen(job, state, None if state.is_terminal else tx.clusters.known(str(job.state.get("cluster"))), call)
+
+
+def _seen(job: Resource, state: JobState, cluster: Cluster | None, call: Call) -> Seen:
+    """Its cluster may be away, or its scheduler may say why the job waits; None: the cluster is not registered (any more)."""
     if state.is_terminal:
-        return ""
+        return Seen(job, state, "")
     away = _away(cluster, call) if cluster is not None else ""
-    return builds.why(job, call.services.settings) or away or state.waiting
+    return Seen(job, state, builds.why(job, call.services.settings) or away or state.waiting)
 
 
 def _away(cluster: Cluster, call: Call) -> str:
@@ -322,16 +374,16 @@ def _away(cluster: Cluster, call: Call) -> str:
     return f"Cluster '{name}' is offline, last heard {rfc3339(cluster.last_seen)}; what it last reported is shown."
 
 
-def render(call: Call, job: Resource, why: str) -> Manifest:
-    """The ARM resource of a job.
+@lru_cache(maxsize=64)
+def _studio_query(workspace: str) -> str:
+    """What follows a job's name in the address of its page, which is the same for all jobs of a workspace."""
+    return urlencode({"wsid": workspace})
 
-    Args:
-        call: for addresses.
-        job: as stored.
-        why: what it waits for, empty when it does not.
-    """
-    state = state_of(job)
-    raw = job.properties
+
+def render(call: Call, seen: Seen) -> Manifest:
+    """The ARM resource of a job; `call` is for addresses."""
+    job, state = seen.job, seen.state
+    raw, workspace, base_url = job.properties, job.key.workspace.id, call.base_url
     lineage = {
         "_azureml.ComputeTargetType": "kubernetes",
         "moorage.environment": str(job.state.get("environment") or ""),
@@ -348,12 +400,12 @@ def render(call: Call, job: Resource, why: str) -> Manifest:
         "outputs": raw.get("outputs") or {},
         "isArchived": job.archived,
         "services": {
-            "Tracking": {"jobServiceType": "Tracking", "endpoint": f"{call.base_url}/mlflow/v1.0{job.key.workspace.id}?"},
-            "Studio": {"jobServiceType": "Studio", "endpoint": call.absolute(f"/runs/{job.name}", wsid=job.key.workspace.id)},
+            "Tracking": {"jobServiceType": "Tracking", "endpoint": f"{base_url}/mlflow/v1.0{workspace}?"},
+            "Studio": {"jobServiceType": "Studio", "endpoint": f"{base_url}/runs/{quote(job.name)}?{_studio_query(workspace)}"},
             **asked,
         },
         "moorage": {
-            "waiting": why,
+            "waiting": seen.why,
             "reason": state.reason,
             "message": state.message,
             "exitCode": state.exit_code,
