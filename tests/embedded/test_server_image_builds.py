@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 from tests.embedded.image_builder_peers import (
     DETAILS,
     NAMES,
+    SECONDS,
     Builder,
     ended,
     finished,
@@ -28,10 +32,11 @@ from tests.embedded.server_workloads_peers import WS, Service, deployment_body, 
 
 from moorage.errors import MoorageError
 from moorage.server.blobstore import BlobStore
+from moorage.server.images import builds, context
 from moorage.server.images.builder import workplace
-from moorage.server.images.context import describe, download
+from moorage.server.images.context import ContextFile, Space, describe, download, wholly
 from moorage.specs.image_build import BUILD_LOG
-from moorage.store import Blob
+from moorage.store import Blob, Transaction
 
 
 @pytest.fixture
@@ -282,13 +287,110 @@ async def test_a_context_that_does_not_fit_on_the_disk_is_told_with_the_remedy(s
     (tmp_path / "context").mkdir()
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        with pytest.raises(
-            MoorageError, match=r"does not fit where the service puts it: File too large.*MOORAGE_IMAGE_BUILD_FOLDER"
-        ) as caught:
-            await download(service.services.store, service.services.blobs, context, tmp_path / "context")
+        with pytest.raises(MoorageError, match=r"does not fit into /.*: File too large, at 'data'.*MOORAGE_IMAGE_BUILD_FOLDER") as caught:
+            await download(service.services.store, service.services.blobs, context, tmp_path / "context", Space(tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.code == "InsufficientStorage"
+
+
+async def test_a_context_that_does_not_fit_is_not_begun_and_the_job_says_how_much_is_missing_where(
+    service: Service, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.attached()
+    await register(service, "big", {"Dockerfile": NAMES, "data": bytes(1 << 20)})
+    monkeypatch.setattr(context, "KEPT_FREE", 1 << 60)
+    await service.call("PUT", "jobs/one", job("big"), status=201)
+    failed = (await ended(service, "one"))["moorage"]
+    assert failed["reason"] == "InsufficientStorage" and builder.started == 0
+    folder = service.services.settings.builds
+    assert f"in {folder}, where" in failed["message"] and "bytes are missing" in failed["message"], failed["message"]
+    assert "MOORAGE_IMAGE_BUILD_FOLDER" in failed["message"]
+    assert not list(folder.glob("build-*"))
+
+
+def test_what_other_contexts_have_still_to_write_is_not_free(tmp_path: Path) -> None:
+    space = Space(tmp_path)
+    most = {"data": ContextFile("b", int(shutil.disk_usage(tmp_path).free * 0.6), "m")}
+    space.take("one", most, "The first")
+    with pytest.raises(MoorageError, match=r"The second needs [\d,]+ bytes in /.*, where [\d,]+ bytes are missing") as caught:
+        space.take("two", most, "The second")
+    assert caught.value.code == "InsufficientStorage"
+    # Written (the disk's own figures would know it), or given up.
+    space.used("one", most["data"])
+    space.take("two", most, "The second")
+    space.leave("two")
+    space.take("three", most, "The third")
+
+
+async def test_a_step_in_a_thread_ends_before_its_cancellation() -> None:
+    begun, gate, done = threading.Event(), threading.Event(), threading.Event()
+
+    def step() -> None:
+        begun.set()
+        assert gate.wait(SECONDS)
+        done.set()
+
+    task = asyncio.create_task(wholly(step))
+    assert await asyncio.to_thread(begun.wait, SECONDS)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.05, gate.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done.is_set()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_folders_that_a_builder_made_read_only_go_too(tmp_path: Path) -> None:
+    async with workplace(tmp_path / "builds") as place:
+        (place.context / "cache" / "inner").mkdir(parents=True)
+        (place.context / "cache" / "inner" / "file").touch()
+        (place.context / "cache" / "inner").chmod(0o500)
+        (place.context / "cache").chmod(0)
+    assert [path.name for path in (tmp_path / "builds").iterdir()] == ["lock"]
+
+
+async def spoil(service: Service, environment: str) -> None:
+    """As a version of Moorage that writes it otherwise might leave the row of a build."""
+
+    def write(tx: Transaction) -> None:
+        [row] = [each for each in builds.active(tx) if each.key.parent == environment]
+        tx.resources.update(row, state={**row.state, "status": "Pondered"})
+        tx.touch(builds.TOPIC)
+
+    await service.services.store.write(write)
+
+
+async def test_a_build_that_cannot_be_read_fails_alone_and_is_built_when_it_is_asked_for_again(tmp_path: Path, builder: Builder) -> None:
+    async with running(tmp_path / "home", image_builder=str(builder.path), image_builds=1) as service:
+        await service.seed()
+        agent = await service.attached()
+        await register(service, "a", {"Dockerfile": builder.dockerfile("echo begun", builder.waits("gate"), NAMES)})
+        await register(service, "b", {"Dockerfile": NAMES})
+        await register(service, "c", {"Dockerfile": NAMES})
+        blue = "onlineEndpoints/digits/deployments/blue"
+        async with agent.connected():
+            endpoint = await service.operation("PUT", "onlineEndpoints/digits", endpoint_body())
+            await agent.report(agent.status(await sent(agent, "digits"), {}))
+            assert (await finished(service, endpoint))["status"] == "Succeeded"
+            await service.call("PUT", "jobs/a", job("a"), status=201)
+            await logged(service, "a", "begun")
+            await service.call("PUT", "jobs/b", job("b"), status=201)
+            operation = await service.operation("PUT", blue, deployment_body(environmentId=WS.child("environments", "b", "versions", "1")))
+            await service.call("PUT", "jobs/c", job("c"), status=201)
+            await spoil(service, "b")
+            failed = (await ended(service, "b"))["moorage"]
+            assert failed["reason"] == "ImageBuildUnreadable" and "environment b:1" in failed["message"]
+            assert (await finished(service, operation))["error"]["code"] == "ImageBuildUnreadable"
+            shown = (await service.call("GET", "environments/b/versions/1"))["properties"]["moorage"]["imageBuild"]
+            assert (shown["status"], shown["error"]["code"]) == ("Failed", "ImageBuildUnreadable")
+            # One that goes on needs no row to be finished.
+            await spoil(service, "a")
+            builder.open("gate")
+            assert (await image_of(agent, "a")).startswith("registry.test/w1/a:1-")
+            assert (await image_of(agent, "c")).startswith("registry.test/w1/c:1-")
+            await service.call("PUT", "jobs/again", job("b"), status=201)
+            assert (await image_of(agent, "again")).startswith("registry.test/w1/b:1-")
 
 
 async def test_names_that_lead_out_of_the_context_are_refused(service: Service, tmp_path: Path) -> None:
@@ -297,7 +399,7 @@ async def test_names_that_lead_out_of_the_context_are_refused(service: Service, 
         await register(service, f"w{number}", {"Dockerfile": "x", name: "y"})
         with pytest.raises(MoorageError, match="cannot be a file's"):
             context = await described(service, f"w{number}")
-            await download(service.services.store, service.services.blobs, context, tmp_path / "deep" / "context")
+            await download(service.services.store, service.services.blobs, context, tmp_path / "deep" / "context", Space(tmp_path))
         (tmp_path / "deep" / "context" / "Dockerfile").unlink(missing_ok=True)
     assert not (tmp_path / "deep" / "outside").exists()
 
@@ -309,10 +411,10 @@ async def test_a_context_that_changed_meanwhile_and_one_that_is_no_tree_are_refu
     await service.services.blobs.put(container, f"{path}/more", b"y")
     (tmp_path / "one").mkdir()
     with pytest.raises(MoorageError, match="changed after the image was asked for"):
-        await download(service.services.store, service.services.blobs, before, tmp_path / "one")
+        await download(service.services.store, service.services.blobs, before, tmp_path / "one", Space(tmp_path))
     await service.services.blobs.put(container, f"{path}/more/below", b"y")
     with pytest.raises(MoorageError, match="cannot be written as files"):
-        await download(service.services.store, service.services.blobs, await described(service, "e2"), tmp_path / "one")
+        await download(service.services.store, service.services.blobs, await described(service, "e2"), tmp_path / "one", Space(tmp_path))
 
 
 async def test_builds_that_begin_while_others_end_have_their_folders(tmp_path: Path) -> None:
@@ -347,7 +449,7 @@ async def test_a_context_that_changes_while_it_is_read_is_refused(service: Servi
     before = await described(service, "e3")
     meddled = Meddled(service.services.blobs, f"{before.address.partition('/')[2]}/later")
     with pytest.raises(MoorageError, match="changed after the image was asked for"):
-        await download(service.services.store, meddled, before, tmp_path)
+        await download(service.services.store, meddled, before, tmp_path, Space(tmp_path))
     assert not (tmp_path / "later").exists()
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import ssl
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from tests.embedded.image_builder_peers import NAMES, Builder, ended, image_of, is_alive, job, logged, register, until
-from tests.embedded.server_workloads_peers import WS, running
+from tests.embedded.image_builder_peers import NAMES, Builder, ended, finished, image_of, is_alive, job, logged, register, sent, until
+from tests.embedded.server_workloads_peers import WS, deployment_body, endpoint_body, running
 from tests.fixtures.process import serving
 
 pytest_plugins = ["tests.fixtures.postgres"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -62,6 +63,44 @@ async def test_a_service_that_stops_ends_the_builder_and_the_next_one_builds_ane
             assert (await image_of(agent, "one")).startswith("registry.test/")
 
 
+async def test_what_waits_without_a_builder_names_the_setting_and_can_be_given_up_or_goes_on(tmp_path: Path, builder: Builder) -> None:
+    home, blue = tmp_path / "home", "onlineEndpoints/digits/deployments/blue"
+    green = blue.replace("blue", "green")
+    body = deployment_body(environmentId=WS.child("environments", "e2", "versions", "1"))
+    async with running(home, image_builder=str(builder.path)) as service:
+        await service.seed()
+        agent = await service.attached()
+        await register(service, "e2", {"Dockerfile": builder.dockerfile("echo begun", builder.waits("gate"), NAMES)})
+        async with agent.connected():
+            endpoint = await service.operation("PUT", "onlineEndpoints/digits", endpoint_body())
+            await agent.report(agent.status(await sent(agent, "digits"), {}))
+            assert (await finished(service, endpoint))["status"] == "Succeeded"
+        await service.call("PUT", "jobs/one", job("e2"), status=201)
+        await service.call("PUT", "jobs/two", job("e2"), status=201)
+        await service.operation("PUT", blue, body)
+        await service.operation("PUT", green, body)
+        await logged(service, "one", "begun")
+    async with running(home) as service:
+        for path, what in (("jobs/one", "job"), (blue, "deployment")):
+            shown = (await service.call("GET", path))["properties"]["moorage"]
+            why = shown["waiting"] if what == "job" else shown["message"]
+            assert f"The image of environment e2:1 is not built: this service has no image builder any more. The {what} waits" in why
+            assert "moorage up --image-builder COMMAND, or MOORAGE_IMAGE_BUILDER" in why
+        assert (await service.call("GET", blue))["properties"]["provisioningState"] == "Creating"
+        await service.call("POST", "jobs/one/cancel")
+        assert (await ended(service, "one"))["status"] == "Canceled"
+        await service.operation("DELETE", green)
+        await service.call("GET", green, status=404)
+    builder.open("gate")
+    async with running(home, image_builder=str(builder.path)) as service:
+        agent = await service.agent()
+        async with agent.connected():
+            assert (await image_of(agent, "two")).startswith("registry.test/w1/e2:1-")
+            object = await sent(agent, "digits", "blue")
+            assert object["spec"]["environment"]["image"].startswith("registry.test/w1/e2:1-")
+        assert not [each for each in agent.objects.values() if each["spec"].get("job") == "one"]
+
+
 async def test_two_processes_of_the_service_build_an_image_once(tmp_path: Path, builder: Builder, database_url: str) -> None:
     settings: dict[str, Any] = {"image_builder": str(builder.path)}
     async with running(tmp_path / "home", database_url, **settings) as one, running(tmp_path / "home", database_url, **settings) as two:
@@ -106,15 +145,23 @@ def test_a_kill_in_the_middle_of_a_build_ends_the_builder_and_the_image_is_built
             await service.attached()
             await register(service, "e2", {"Dockerfile": builder.dockerfile(notes, builder.waits("gate"), NAMES)})
 
+    async def tidied() -> None:
+        async with running(home):
+
+            async def gone() -> bool:
+                return not left.exists()
+
+            await until(gone, "a service without a builder removes what the killed one left")
+
     async def resume() -> None:
         async with running(home, image_builder=str(builder.path)) as service:
             agent = await service.agent()
             async with agent.connected():
 
-                async def sent() -> bool:
+                async def arrived() -> bool:
                     return len(agent.objects) == 1
 
-                await until(sent, "the job goes to its cluster")
+                await until(arrived, "the job goes to its cluster")
             [object] = agent.objects.values()
             assert object["spec"]["environment"]["image"].startswith("registry.test/w1/e2:1-")
             assert not list(service.services.settings.builds.glob("build-*")), "what the killed service left is gone"
@@ -126,7 +173,18 @@ def test_a_kill_in_the_middle_of_a_build_ends_the_builder_and_the_image_is_built
         return not is_alive(pid)
 
     asyncio.run(until(dead, "the builder ends with the service"))
-    assert list((home / "server" / "builds").glob("build-*"))
+    [left] = (home / "server" / "builds").glob("build-*")
+
+    async def released() -> bool:
+        with (left / "lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    asyncio.run(until(released, "nothing of the killed service is at work"))
+    asyncio.run(tidied())
     builder.open("gate")
     asyncio.run(resume())
     assert builder.started == 2

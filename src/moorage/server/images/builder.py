@@ -111,17 +111,40 @@ def _made(parent: Path) -> Workplace:
         fcntl.flock(door, fcntl.LOCK_EX)
         _clear(parent)
         folder = Path(tempfile.mkdtemp(prefix="build-", dir=parent))
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            _remove(folder)
+            raise
         fcntl.flock(lock, fcntl.LOCK_EX)
     place = Workplace(folder, lock)
-    place.context.mkdir()
-    (folder / "tmp").mkdir()
+    try:
+        place.context.mkdir()
+        (folder / "tmp").mkdir()
+    except OSError:
+        _removed(place)
+        raise
     return place
 
 
+def clear(parent: Path) -> None:
+    """Remove what killed services left of their builds, if anything."""
+    try:
+        with (parent / _LOCK).open("r+b") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            _clear(parent)
+    except FileNotFoundError:
+        # Nothing has been built here.
+        return
+    except OSError as error:
+        _log.warning("what earlier builds of images left in %s cannot be removed: %s", parent, error.strerror)
+
+
 def _removed(place: Workplace) -> None:
-    _remove(place.folder)
-    os.close(place.lock)
+    try:
+        _remove(place.folder)
+    finally:
+        os.close(place.lock)
 
 
 def _clear(parent: Path) -> None:
@@ -144,6 +167,31 @@ def _clear(parent: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        if folder.exists():
+            # Something that still runs removes beside us.
+            _remove_what_is_left(folder)
+    except OSError:
+        # Folders that their owner may not write to are nothing rare: tools protect their caches so.
+        _open_to_owner(folder)
+        _remove_what_is_left(folder)
+
+
+def _open_to_owner(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)
+    for place, names, _ in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            # What cannot be opened is told when it is to be removed.
+            with contextlib.suppress(OSError):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+
+
+def _remove_what_is_left(folder: Path) -> None:
     def note(_: object, path: str, problem: BaseException) -> None:
         if not isinstance(problem, FileNotFoundError):
             _log.warning("%s of an image build cannot be removed: %s", path, problem)

@@ -30,7 +30,10 @@ TOPIC = "image-builds"
 HELD = "imageBuild"
 # How long a build belongs to a process that gives no sign of life. Longer than a builder's grace (builder.py).
 LEASE = timedelta(seconds=30)
+# Why a build failed whose row cannot be read.
+UNREADABLE = "ImageBuildUnreadable"
 _JOBS = "jobs"
+_DEPLOYMENTS = "onlineEndpoints/deployments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,32 @@ class Claim:
 
 
 def build_of(row: Resource) -> ImageBuild:
-    return ImageBuild.model_validate(row.state)
+    """What a row says; one that cannot be read is a build that failed (`UNREADABLE`), so that it holds up no other and is asked for anew."""
+    try:
+        return ImageBuild.model_validate(row.state)
+    except ValueError:
+        version, _, digest = row.key.name.rpartition("-")
+        log = row.state.get("log")
+        own = isinstance(log, str) and log.startswith(_logs_of(row.key))
+        failure = Invalid(
+            f"The image of environment {row.key.parent}:{version} could not be built: what the service had noted of its build cannot be read "
+            "(another version of Moorage may have written it). Submit again.",
+            code="ImageBuildUnreadable",
+        )
+        return ImageBuild(
+            environment=row.key.parent,
+            version=version,
+            # Known again when it is asked for again.
+            address="",
+            dockerfile="",
+            digest=digest,
+            status=BuildStatus.FAILED,
+            code=failure.code,
+            message=failure.message,
+            log=log if own else "",
+            # Every attempt changes the row, so that no earlier one had a higher number, and the next has a log of its own.
+            attempt=row.version,
+        )
 
 
 def key_of(workspace: Workspace, context: BuildContext) -> ResourceKey:
@@ -76,7 +104,8 @@ def ask(tx: Transaction, waiter: ResourceKey, context: BuildContext) -> Resource
         put(tx, row, build.model_copy(update={"waiting": [*(each for each in build.waiting if each != entry), entry]}))
     else:
         again = {"status": BuildStatus.WAITING, "code": "", "message": "", "started": None, "ended": None, "waiting": [entry]}
-        put(tx, row, build.model_copy(update=again))
+        where = {"address": context.address, "dockerfile": context.dockerfile}
+        put(tx, row, build.model_copy(update={**again, **where}))
     return key
 
 
@@ -91,6 +120,11 @@ def _dumped(build: ImageBuild) -> Manifest:
 def active(tx: Transaction) -> Sequence[Resource]:
     """The rows of builds that are going on or asked for, in every workspace, those that go on first."""
     return [row for status in ACTIVE for row in tx.resources.all_with(TYPE, status.value)]
+
+
+def unreadable(tx: Transaction) -> Sequence[Resource]:
+    """Rows that count as active and cannot be read."""
+    return [row for row in active(tx) if build_of(row).code == UNREADABLE]
 
 
 def newest(tx: Transaction, workspace: Workspace, environment: str, version: str) -> ImageBuild | None:
@@ -117,9 +151,15 @@ def held(resource: Resource) -> Manifest | None:
     found: Manifest | None = resource.state.get(HELD)
     if found is None or resource.state.get("deleting"):
         return None
-    if resource.key.type == _JOBS and job_state(resource).is_terminal:
-        return None
-    return found
+    return None if resource.key.type == _JOBS and _has_ended(resource) else found
+
+
+def _has_ended(job: Resource) -> bool:
+    try:
+        return job_state(job).is_terminal
+    except ValueError:
+        # Nothing can be made of it any more, and it must not hold up the builds of others.
+        return True
 
 
 def build_behind(tx: Transaction, resource: Resource) -> ImageBuild | None:
@@ -133,13 +173,20 @@ def build_behind(tx: Transaction, resource: Resource) -> ImageBuild | None:
 
 def waiters(tx: Transaction, row: Resource) -> list[Resource]:
     """The jobs and deployments that wait for a build now, jobs that are being cancelled among them."""
-    found = []
-    for each in build_of(row).waiting:
-        resource = tx.resources.find(ResourceKey(row.key.workspace, each.type, each.name, each.parent))
-        state = held(resource) if resource else None
-        if resource and state and (state["build"], state["environment"]) == (row.key.name, row.key.parent):
-            found.append(resource)
-    return found
+    return [
+        each
+        for each in _named(tx, row)
+        if (state := held(each)) and (state["build"], state["environment"]) == (row.key.name, row.key.parent)
+    ]
+
+
+def _named(tx: Transaction, row: Resource) -> list[Resource]:
+    """Who a build's row says is waiting; anybody who may be, when that cannot be read."""
+    workspace, build = row.key.workspace, build_of(row)
+    if build.code == UNREADABLE:
+        return [each for type_ in (_JOBS, _DEPLOYMENTS) for each in tx.resources.list(workspace, type_)]
+    found = (tx.resources.find(ResourceKey(workspace, each.type, each.name, each.parent)) for each in build.waiting)
+    return [each for each in found if each is not None]
 
 
 def leaving(resource: Resource) -> bool:
@@ -168,6 +215,9 @@ def claim(tx: Transaction, owner: str, room: int, busy: Collection[ResourceKey])
     """
     claims: list[Claim] = []
     for row in active(tx):
+        if build_of(row).code == UNREADABLE:
+            # `unreadable`'s.
+            continue
         wanted = is_wanted(tx, row)
         if row.key in busy or (wanted and len(claims) >= room):
             continue
@@ -185,13 +235,17 @@ def lease_name(key: ResourceKey) -> str:
     return f"{TOPIC}{key.workspace.id.lower()}/{key.parent}/{key.name}"
 
 
+def _logs_of(key: ResourceKey) -> str:
+    return f"{artifact_container(key.workspace)}/ImageBuilds/{key.parent}/{key.name}/"
+
+
 def _begin(tx: Transaction, row: Resource) -> ImageBuild:
     build = build_of(row)
     if build.log:
         container, _, name = build.log.partition("/")
         tx.blobs.delete(container, name)
     attempt = build.attempt + 1
-    log = f"{artifact_container(row.key.workspace)}/ImageBuilds/{build.environment}/{row.key.name}/{attempt}.txt"
+    log = f"{_logs_of(row.key)}{attempt}.txt"
     begun = build.model_copy(update={"status": BuildStatus.BUILDING, "attempt": attempt, "log": log, "started": tx.now})
     put(tx, row, begun)
     for each in waiters(tx, row):
@@ -226,22 +280,28 @@ def require_builder(settings: Settings, resource: Resource, *, target: str) -> N
     found = resource.state.get(HELD)
     if found is None or settings.image_builder:
         return
-    label = found["manifest"]["spec"]["environment"]["name"]
     raise Invalid(
-        f"{target}: environment '{label}' has a build context, and this service has no image builder. Let its operator configure one "
+        f"{target}: environment '{_label(found)}' has a build context, and this service has no image builder. Let its operator configure one "
         "(moorage up --image-builder COMMAND, or MOORAGE_IMAGE_BUILDER); or build and push the image yourself and use 'image', or use a conda file.",
         code="ImageBuilderNotConfigured",
         target=target,
     )
 
 
-def why(job: Resource, settings: Settings) -> str:
-    """What a job that waits for its image is waiting for; empty for any other."""
-    if held(job) is None:
+def _label(found: Manifest) -> str:
+    return str(found["manifest"]["spec"]["environment"]["name"])
+
+
+def why(waiter: Resource, settings: Settings) -> str:
+    """What a job or deployment that waits for its image is waiting for; empty for any other."""
+    found = held(waiter)
+    if found is None:
         return ""
-    if not settings.image_builder:
-        return (
-            f"{job_state(job).message} This service has no image builder any more: the job waits until there is one (MOORAGE_IMAGE_BUILDER), "
-            "or is cancelled."
-        )
-    return job_state(job).message
+    is_job = waiter.key.type == _JOBS
+    if settings.image_builder:
+        return job_state(waiter).message if is_job else str((waiter.state.get("seen") or {}).get("message") or "")
+    what, otherwise = ("job", "cancelled") if is_job else ("deployment", "deleted")
+    return (
+        f"The image of environment {_label(found)} is not built: this service has no image builder any more. The {what} waits until its operator "
+        f"configures one (moorage up --image-builder COMMAND, or MOORAGE_IMAGE_BUILDER), or until it is {otherwise}."
+    )

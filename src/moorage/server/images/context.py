@@ -6,12 +6,13 @@ The names of blobs are anybody's; none of them may lead out of the folder that t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
-import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ParamSpec, TypeVar
 
 from moorage.errors import Invalid, Unavailable
 from moorage.ids import digest
@@ -20,10 +21,17 @@ from moorage.specs.image_build import dockerfile_path
 from moorage.store import Blob, Store, Transaction
 from moorage.wire.assets import BuildContext
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _PAGE = 5000
 _SMALL = 256 * 1024
 # A file system that is full, or a quota or limit that is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of a disk that contexts are written to: the service's database and blobs are usually on it too.
+KEPT_FREE = 256 * 1024 * 1024
+_REMEDY = (
+    "The service's operator has to free some space there, or to choose another folder (MOORAGE_IMAGE_BUILD_FOLDER). Then submit again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +98,67 @@ def _digest(dockerfile: str, files: Mapping[str, ContextFile]) -> str:
     return digest(dockerfile, *(f"{name}\n{each.size}\n{each.mark}" for name, each in sorted(files.items())), length=32)
 
 
-async def download(store: Store, blobs: BlobStore, context: BuildContext, folder: Path) -> tuple[int, int]:
+class Space:
+    """The disk that contexts are written to: what those on their way have still to write is not free for the next one.
+
+    Args:
+        folder: where they are, for messages and for the file system's own figures; it exists when `take` is called.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._due: dict[object, int] = {}
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    def take(self, owner: object, files: Mapping[str, ContextFile], what: str) -> None:
+        """Set room aside for files, in whole blocks; Unavailable when it is not there."""
+        disk = os.statvfs(self._folder)
+        needed = sum(_on_disk(each, disk.f_frsize) for each in files.values())
+        free = disk.f_bavail * disk.f_frsize - sum(self._due.values()) - KEPT_FREE
+        if needed > free:
+            raise Unavailable(
+                f"{what} needs {needed:,} bytes in {self._folder}, where {needed - free:,} bytes are missing: {max(0, free):,} are left for it, without "
+                f"what other builds still write there and {KEPT_FREE:,} that stay free. {_REMEDY}",
+                code="InsufficientStorage",
+            )
+        # Some file systems make them as they are needed, and say 0.
+        if disk.f_files and len(files) > disk.f_favail:
+            raise Unavailable(
+                f"{what} needs as many files in {self._folder}, where {len(files) - disk.f_favail:,} are missing: the file system has room for "
+                f"{disk.f_favail:,} more. {_REMEDY}",
+                code="InsufficientStorage",
+            )
+        self._due[owner] = needed
+
+    def used(self, owner: object, file: ContextFile) -> None:
+        """The file is written: the file system's own figures know it."""
+        self._due[owner] = max(0, self._due[owner] - _on_disk(file, os.statvfs(self._folder).f_frsize))
+
+    def leave(self, owner: object) -> None:
+        """Nothing of the owner's is on its way any more."""
+        self._due.pop(owner, None)
+
+
+def _on_disk(file: ContextFile, block: int) -> int:
+    return -(-file.size // block) * block
+
+
+async def download(store: Store, blobs: BlobStore, context: BuildContext, folder: Path, space: Space) -> tuple[int, int]:
     """Write the context's files below a new, empty folder; how many they were, and their bytes.
+
+    Args:
+        store: to look the context up.
+        blobs: the service's.
+        context: as it was described.
+        folder: below the folder of `space`.
+        space: the disk.
 
     Raises:
         Invalid: the context changed since it was described, or a name in it cannot be a file's.
-        Unavailable: the disk is full.
+        Unavailable: the disk has no room for it.
     """
     files = await store.read(lambda tx: listed(tx, context.address))
     label = f"environment '{context.environment}:{context.version}'"
@@ -105,9 +168,7 @@ async def download(store: Store, blobs: BlobStore, context: BuildContext, folder
     what = f"The build context of {label} ({len(files)} files, {size:,} bytes)"
     here = ""
     try:
-        free = (await asyncio.to_thread(shutil.disk_usage, folder)).free
-        if size > free:
-            raise OSError(errno.ENOSPC, f"{free:,} bytes are free")
+        space.take(folder, files, what)
         for here, each in files.items():
             path = folder.joinpath(*_parts(here, label))
             blob = await blobs.get(context.address.partition("/")[0], each.blob)
@@ -115,17 +176,18 @@ async def download(store: Store, blobs: BlobStore, context: BuildContext, folder
                 # After the list was made, and before its turn came: what is built would be neither the one nor the other.
                 raise _changed(label)
             await _write(path, blobs.stream(blob), each.size)
+            space.used(folder, each)
     except OSError as error:
         if error.errno in FULL:
             raise Unavailable(
-                f"{what} does not fit where the service puts it: {error.strerror}. Its operator has to free some space there, or to choose "
-                "another folder (MOORAGE_IMAGE_BUILD_FOLDER). Then submit again.",
-                code="InsufficientStorage",
+                f"{what} does not fit into {space.folder}: {error.strerror}, at '{here}'. {_REMEDY}", code="InsufficientStorage"
             ) from error
         raise Invalid(
             f"{what} cannot be written as files: '{here}': {error.strerror}. Rename it, and register a new version.",
             code="BuildContextInvalid",
         ) from error
+    finally:
+        space.leave(folder)
     return len(files), size
 
 
@@ -142,20 +204,34 @@ def _parts(name: str, label: str) -> Sequence[str]:
 async def _write(path: Path, pieces: AsyncIterator[bytes], size: int) -> None:
     if size <= _SMALL:
         # Most files are: one visit to a thread in place of three.
-        await asyncio.to_thread(_put, path, b"".join([piece async for piece in pieces]))
+        await wholly(_put, path, b"".join([piece async for piece in pieces]))
         return
-    file = await asyncio.to_thread(_created, path)
-    with file:
+    with contextlib.ExitStack() as open_files:
+        file = await wholly(_created, path, open_files)
         async for piece in pieces:
-            await asyncio.to_thread(file.write, piece)
-        await asyncio.to_thread(file.flush)
+            await wholly(file.write, piece)
+        await wholly(file.flush)
+
+
+async def wholly(step: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """A step in a thread, waited for also when this is cancelled: what it writes must not appear after the folder was removed."""
+    task = asyncio.ensure_future(asyncio.to_thread(step, *given, **named))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        # Whatever became of it: nobody wants the file any more.
+        task.exception()
+        raise
 
 
 def _put(path: Path, content: bytes) -> None:
-    with _created(path) as file:
-        file.write(content)
+    with contextlib.ExitStack() as open_files:
+        _created(path, open_files).write(content)
 
 
-def _created(path: Path) -> BinaryIO:
+def _created(path: Path, open_files: contextlib.ExitStack) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("xb")
+    return open_files.enter_context(path.open("xb"))

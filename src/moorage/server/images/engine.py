@@ -18,11 +18,11 @@ from uuid import uuid4
 from moorage.errors import Conflict, Invalid, MoorageError, Unavailable
 from moorage.server.background import background
 from moorage.server.images import builds
-from moorage.server.images.builder import build, explained, read_command, workplace
+from moorage.server.images.builder import build, clear, explained, read_command, workplace
 from moorage.server.images.builds import TOPIC, Claim
-from moorage.server.images.context import download
+from moorage.server.images.context import Space, download
 from moorage.server.images.log import BuildLog, copy_log
-from moorage.server.images.release import Outcome, end, leave
+from moorage.server.images.release import Outcome, end, end_unreadable, leave
 from moorage.server.services import Services
 from moorage.specs.image_build import BUILD_LOG, suggested_name
 from moorage.specs.uris import join
@@ -51,6 +51,8 @@ class _Engine:
         self._services = services
         self._owner = uuid4().hex
         self._running: dict[ResourceKey, asyncio.Task[None]] = {}
+        self._told = False
+        self._space = Space(services.settings.builds)
 
     async def run(self) -> None:
         with self._services.store.changes.subscribe(TOPIC) as bell:
@@ -73,12 +75,24 @@ class _Engine:
     async def _look(self, bell: Bell) -> bool:
         """Let cancelled jobs go, and begin what can be begun; whether anything is active."""
         store, settings = self._services.store, self._services.settings
+        if not self._running:
+            # The next build would do it as well, but where no builder is configured any more there is none.
+            await asyncio.to_thread(clear, settings.builds)
         going = await store.read(_leaving)
         for job, log in going:
             copied = await _copy(self._services, job, log)
             await store.write(lambda tx, job=job, copied=copied: _let_go(tx, job.key, with_log=copied))  # type: ignore[misc]
-        if not await store.read(lambda tx: bool(builds.active(tx))):
+        for row in await store.read(builds.unreadable):
+            if row.key not in self._running and await store.write(lambda tx, key=row.key: end_unreadable(tx, key, self._owner)):  # type: ignore[misc]
+                _log.error(
+                    "what was noted of the build of %s in %s cannot be read; the build has failed", row.key.name, row.key.workspace.id
+                )
+        active = await store.read(builds.active)
+        if not active:
             return False
+        if not settings.image_builder and not self._told:
+            self._told = True
+            _log.warning("%d image builds wait for an image builder; none is configured (MOORAGE_IMAGE_BUILDER)", len(active))
         room = settings.image_builds - len(self._running) if settings.image_builder else 0
         busy = frozenset(self._running)
         for claim in await store.write(lambda tx: builds.claim(tx, self._owner, room, busy)):
@@ -96,7 +110,7 @@ class _Engine:
     async def _build(self, claim: Claim) -> None:
         """One attempt, to its end or to the point where it is not ours any more."""
         keeping = asyncio.create_task(self._keep(claim))
-        making = asyncio.create_task(_make(self._services, claim))
+        making = asyncio.create_task(_make(self._services, claim, self._space))
         try:
             await asyncio.wait({keeping, making}, return_when=asyncio.FIRST_COMPLETED)
             if not making.done():
@@ -157,7 +171,7 @@ class _Engine:
                 await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _make(services: Services, claim: Claim) -> Outcome:
+async def _make(services: Services, claim: Claim, space: Space) -> Outcome:
     """Bring the context here, run the builder, and tidy up; errors of all of that are the build's outcome."""
     settings, build_row = services.settings, claim.build
     context = BuildContext(build_row.environment, build_row.version, build_row.address, build_row.dockerfile, build_row.digest)
@@ -168,7 +182,7 @@ async def _make(services: Services, claim: Claim) -> Outcome:
             async with asyncio.timeout(settings.image_build_timeout.total_seconds()):
                 command = read_command(settings.image_builder, target="MOORAGE_IMAGE_BUILDER")
                 async with workplace(settings.builds) as place:
-                    files, size = await download(services.store, services.blobs, context, place.context)
+                    files, size = await download(services.store, services.blobs, context, place.context, space)
                     log.add(f"Building {name} from {files} files, {size:,} bytes, {context.dockerfile}\n".encode())
                     image = await build(command, place, context.dockerfile, name, log)
             log.add(f"Built {image}\n".encode())

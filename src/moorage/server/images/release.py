@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from moorage.errors import Conflict, MoorageError
+from moorage.errors import Conflict, Invalid, MoorageError
 from moorage.server.engine.objects import want
 from moorage.server.engine.serving import ENDPOINTS, conclude
 from moorage.server.images import builds
@@ -75,6 +75,24 @@ def start_deployment(
     }
     tx.resources.update(deployment, state={**deployment.state, **news})
     return operation
+
+
+def end_unreadable(tx: Transaction, key: ResourceKey, owner: str) -> bool:
+    """Let a build fail whose row cannot be read, with what waits for it, unless another process is at it; whether it did."""
+    row = tx.resources.find(key)
+    if row is None or row.key not in [each.key for each in builds.unreadable(tx)]:
+        return False
+    lease = tx.leases.acquire(builds.lease_name(key), owner, builds.LEASE)
+    if lease is None:
+        # It can read it: two versions of the service share the database for a while.
+        return False
+    failed = builds.build_of(row)
+    waiting = builds.waiters(tx, row)
+    builds.put(tx, row, failed.model_copy(update={"ended": tx.now}))
+    for each in waiting:
+        _settle(tx, each, Outcome(error=Invalid(failed.message, code=failed.code)), with_log=False)
+    tx.leases.release(lease)
+    return True
 
 
 def end(tx: Transaction, claimed: builds.Claim, outcome: Outcome, logs: Mapping[ResourceKey, bool]) -> list[Resource]:

@@ -128,7 +128,7 @@ def _within(wanted: DeploymentProperties) -> timedelta:
 
 async def _get(call: Call) -> Answer:
     deployment = await call.services.store.read(lambda tx: tx.resources.get(call.key(DEPLOYMENTS)))
-    return found(deployment, _properties(deployment), location=call.services.settings.location)
+    return found(deployment, _properties(call, deployment), location=call.services.settings.location)
 
 
 async def _list(call: Call) -> Answer:
@@ -205,11 +205,13 @@ def _build_log(tx: Transaction, deployment: Resource) -> Blob | None:
 
 
 def _render(call: Call, deployment: Resource) -> Manifest:
-    return envelope(deployment, _properties(deployment), location=call.services.settings.location)
+    return envelope(deployment, _properties(call, deployment), location=call.services.settings.location)
 
 
-def _properties(deployment: Resource) -> Manifest:
+def _properties(call: Call, deployment: Resource) -> Manifest:
     seen = deployment.state.get("seen") or {}
+    if why := builds.why(deployment, call.services.settings):
+        seen = {**seen, "message": why}
     return {
         **deployment.properties,
         "provisioningState": deployment.state.get("provisioningState"),
