@@ -212,7 +212,9 @@ async def test_a_port_is_forwarded_for_many_connections(served: Served, begin: B
         writer.write(data)
         heard = await asyncio.wait_for(reader.readexactly(len(data)), DEADLINE)
         writer.close()
-        await writer.wait_closed()
+        # What comes after the last byte is kubectl's affair: an end or a reset.
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
         return heard == data
 
     assert all(await asyncio.gather(*(echo(number) for number in range(8))))
