@@ -151,6 +151,37 @@ async def test_what_a_resource_wants_is_found_in_whatever_case_its_workspace_is_
             assert sorted((each.cluster, each.name.name) for each in held) == [("c1", f"n{number}"), ("c2", f"n{number}")]
 
 
+async def test_who_wants_something_and_in_which_state_they_are_is_told_without_the_rest(store: Store) -> None:
+    other = Workspace("s", "rg", "Other")
+    keys = [
+        *(ResourceKey(W, "jobs", f"j{number}") for number in range(1200)),
+        ResourceKey(other, "jobs", "j1"),
+        ResourceKey(W, "ends", "b", "e"),
+    ]
+
+    def fill(tx: Transaction) -> None:
+        for cluster in ("c1", "c2"):
+            tx.clusters.put(cluster, f"/subscriptions/s/{cluster}", {})
+        for number, key in enumerate(keys):
+            tx.resources.create(key, {}, state={"n": number})
+            if number % 300 < 2:
+                tx.desired.apply("c1", name_of(key), {"spec": number}, DesiredOwner(key.workspace, key.type, key.name, key.parent))
+        tx.desired.apply("c2", name_of(keys[2]), {}, OWNER)
+        tx.desired.remove("c1", name_of(keys[300]))
+
+    def name_of(key: ResourceKey) -> ObjectName:
+        return ObjectName("K", key.workspace.name, key.name)
+
+    await store.write(fill)
+    owners = await store.read(lambda tx: tx.desired.owners("c1", "jobs"))
+    assert [(name, owner.key) for name, owner in owners] == [(name_of(keys[at]), keys[at]) for at in (0, 1, 301, 600, 601, 900, 901, 1200)]
+    assert [name for name, _ in await store.read(lambda tx: tx.desired.owners("c1", "ends"))] == [name_of(keys[1201])]
+    missing, spelled = ResourceKey(W, "jobs", "none"), ResourceKey(Workspace("S", "RG", "OTHER"), "jobs", "j1")
+    states = await store.read(lambda tx: tx.resources.states([*keys, keys[0], missing, spelled]))
+    assert states == {**{key: {"n": number} for number, key in enumerate(keys)}, spelled: {"n": 1200}}
+    assert await store.read(lambda tx: tx.resources.states([])) == {}
+
+
 async def test_what_grows_without_end_is_read_by_an_index_and_in_its_order(store: Store) -> None:
     """Explained by the database itself, for the statements as they are run."""
 

@@ -8,7 +8,12 @@ from moorage.wire.runs import JobState
 
 
 def state_of(job: Resource) -> JobState:
-    return JobState.model_validate(job.state.get("run") or {})
+    return course(job.state)
+
+
+def course(state: Manifest) -> JobState:
+    """What a job's state says of it."""
+    return JobState.model_validate(state.get("run") or {})
 
 
 def with_state(job: Resource, state: JobState) -> Manifest:

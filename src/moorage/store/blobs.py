@@ -7,7 +7,7 @@ and after it is replaced, so that none is ever left behind unknown.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from moorage.errors import Invalid, NotFound, Unavailable
 from moorage.specs.manifest import Manifest
 from moorage.store.rows import Blob, Part
-from moorage.store.statements import equal, values
+from moorage.store.statements import batched, equal, values
 from moorage.store.tables import blobs as t
 from moorage.store.tables import loose_objects as loose
 
@@ -252,11 +252,6 @@ class Blobs:
             "since": self._tx.now,
             "expires": self._tx.now + keep,
         }
-
-
-def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
-    """Slices that fit into one statement's parameters."""
-    return (names[at : at + size] for at in range(0, len(names), size))
 
 
 def _all(found: int, wanted: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from moorage.errors import Conflict, NotFound
 from moorage.ids import Workspace, parse_workspace_id
 from moorage.specs.manifest import Manifest
 from moorage.store.rows import Resource, ResourceKey
-from moorage.store.statements import contains, equal, json_text, values
+from moorage.store.statements import batched, contains, equal, json_text, values
 from moorage.store.tables import resources as t
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _KEY = equal(t.c.workspace, t.c.type, t.c.parent, t.c.name)
 _FIND = sa.select(t).where(*_KEY)
+_STATES = sa.select(t.c.name, t.c.state).where(
+    *equal(t.c.workspace, t.c.type, t.c.parent), t.c.name.in_(sa.bindparam("names", expanding=True))
+)
 _INSERT = sa.insert(t).returning(t)
 _UPDATE = sa.update(t).where(*_KEY, *equal(t.c.sequence, t.c.version))
 _DELETE = sa.delete(t).where(*_KEY)
@@ -40,6 +44,19 @@ class Resources:
         found = self.find(key)
         if found is None:
             raise missing(key)
+        return found
+
+    def states(self, keys: Iterable[ResourceKey]) -> Mapping[ResourceKey, Manifest]:
+        """The states alone, by the keys as they were asked for; those that do not exist are missing. Cheaper by far than one by one."""
+        asked = defaultdict(set)
+        for key in keys:
+            asked[key.workspace, key.type, key.parent].add(key.name)
+        found: dict[ResourceKey, Manifest] = {}
+        for (workspace, type, parent), names in asked.items():
+            for some in batched(sorted(names)):
+                within = {**values(workspace=workspace.id.lower(), type=type, parent=parent), "names": some}
+                for name, state in self._tx.connection.execute(_STATES, within):
+                    found[ResourceKey(workspace, type, name, parent)] = state
         return found
 
     def list(

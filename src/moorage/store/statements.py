@@ -6,7 +6,7 @@ Putting a statement together costs SQLAlchemy five times as much as running it (
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +23,11 @@ def equal(*columns: sa.Column[Any]) -> tuple[sa.ColumnElement[bool], ...]:
 def values(**wanted: object) -> Mapping[str, object]:
     """The parameters of a statement with `equal`, by the columns' names."""
     return {f"{name}_is": value for name, value in wanted.items()}
+
+
+def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
+    """Slices that fit into one statement's parameters."""
+    return (names[at : at + size] for at in range(0, len(names), size))
 
 
 def json_text(value: object) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from moorage.errors import Invalid
 from moorage.server.engine.objects import TOPIC
+from moorage.server.jobstate import course
 from moorage.server.jobstate import state_of as state_of
 from moorage.server.jobstate import with_state as with_state
 from moorage.server.resources.assets import AssetType, put_version
@@ -120,18 +121,18 @@ def retire(tx: Transaction, kept: timedelta) -> datetime | None:
     """
     due: datetime | None = None
     for cluster in tx.clusters.list():
-        for each in tx.desired.all(cluster.id):
-            if each.owner.type != "jobs":
+        wanted = tx.desired.owners(cluster.id, "jobs")
+        states = tx.resources.states(owner.key for _, owner in wanted)
+        for name, owner in wanted:
+            state = states.get(owner.key)
+            if state is None:
+                tx.desired.remove(cluster.id, name)
                 continue
-            job = tx.resources.find(each.owner.key)
-            if job is None:
-                tx.desired.remove(each.cluster, each.name)
-                continue
-            ended = state_of(job).end_time
+            ended = course(state).end_time
             if ended is None:
                 continue
             if ended + kept <= tx.now:
-                tx.desired.remove(each.cluster, each.name)
+                tx.desired.remove(cluster.id, name)
             else:
                 due = min(due or ended + kept, ended + kept)
     return due

@@ -111,10 +111,10 @@ def _check_changeable(current: Resource, place: Place) -> None:
 
 def _check_unique(tx: Transaction, place: Place, key: ResourceKey) -> None:
     """A cluster has one router, and its addresses hold nothing but the endpoint's name."""
-    for each in tx.desired.all(place.cluster.id):
-        if each.owner.type == ENDPOINTS and each.owner.name.lower() == key.name.lower() and each.owner.key != key:
+    for _, owner in tx.desired.owners(place.cluster.id, ENDPOINTS):
+        if owner.name.lower() == key.name.lower() and owner.key != key:
             raise Conflict(
-                f"Another workspace or spelling has an endpoint '{each.owner.name}' on the cluster of compute '{place.compute.name}'. Choose another name.",
+                f"Another workspace or spelling has an endpoint '{owner.name}' on the cluster of compute '{place.compute.name}'. Choose another name.",
                 code="EndpointNameTaken",
                 target="name",
             )
