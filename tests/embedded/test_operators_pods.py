@@ -26,6 +26,7 @@ from moorage.inference import controller as inference
 from moorage.kube.cluster import LogOptions
 from moorage.kube.controller import Controller
 from moorage.kube.kinds import CRD, DEPLOYMENT, EVENT, JOB, ONLINE_DEPLOYMENT, ONLINE_ENDPOINT, POD, PVC, SECRET, TRAINING_JOB, Kind
+from moorage.kube.streams import closing
 from moorage.specs.manifest import Manifest
 from moorage.testing.world import until, until_gone
 from moorage.training import controller as training
@@ -257,3 +258,18 @@ async def test_a_job_is_not_complete_when_what_stores_its_outputs_had_fallen_ove
     assert (status["phase"] == "Completed") == ("c/o/model" in world.store.blobs), status
     if status["phase"] != "Completed":
         assert (status["phase"], status["reason"], status["exitCode"]) == ("Failed", "UploadFailed", 0)
+
+
+async def test_a_job_that_is_evicted_and_ends_with_success_is_not_complete(world: World) -> None:
+    """As scripts do that store a checkpoint on SIGTERM; Kubernetes itself counts such a pod as succeeded."""
+    await world.submit(TRAINING_JOB, "evicted", job("trap 'exit 0' TERM; echo armed; sleep 600 & wait"))
+    await world.status(TRAINING_JOB, "evicted", lambda each: each.get("phase") == "Running")
+    (pod,) = (await world.cluster.list(POD, NAMESPACE, labels="moorage.dev/job=evicted")).items
+    async with closing(world.cluster.logs(NAMESPACE, pod["metadata"]["name"], LogOptions(container="main", follow=True))) as log:
+        assert await anext(log) == b"armed\n"
+    await world.cluster.create_subresource(
+        POD, pod["metadata"]["name"], NAMESPACE, "eviction", {"metadata": {"name": pod["metadata"]["name"]}}
+    )
+    status = await world.finished("evicted")
+    assert (status["phase"], status["reason"], status["exitCode"]) == ("Failed", "Interrupted", 0), status
+    assert status["message"].startswith("The cluster took its pod away (Eviction API: evicting), ")

@@ -281,6 +281,15 @@ def test_a_complete_job_does_not_claim_what_pods_that_are_gone_can_not_confirm()
         assert "look whether they are there" in status["message"]
 
 
+def test_an_instance_that_ended_well_only_because_it_was_told_to_end_is_named() -> None:
+    evicted = [{**DISRUPTED[0], "lastTransitionTime": "2026-11-22T11:09:58Z"}]
+    done = [pod(0, "Succeeded", upload=terminated(0), main=terminated(0)), pod(1, "Succeeded", upload=terminated(0), main=terminated(0))]
+    done[1]["status"]["conditions"] = evicted
+    status = status_of(decided(a_job(), done, **COMPLETE))
+    assert (status["phase"], status["reason"]) == ("Failed", "Interrupted")
+    assert status["message"].startswith("The cluster took the pod of instance 1 away (Eviction API: evicting), ")
+
+
 def test_when_the_cluster_takes_an_instance_away_all_begin_anew_and_whoever_is_killed_meanwhile_goes_on() -> None:
     parent, pods = a_job(), told(running(0), running(1, conditions=DISRUPTED))
     first = reconcile(see(parent, made(parent), pods))

@@ -275,6 +275,56 @@ def test_a_jobs_end_is_told_in_words(job: Manifest, pods: Sequence[Manifest], ph
         assert status["startTime"] == "2026-11-22T11:00:00Z"
 
 
+EVICTED = {"type": "DisruptionTarget", "status": "True", "message": "Eviction API: evicting", "lastTransitionTime": "2026-11-22T11:09:58Z"}
+LATER = {**EVICTED, "lastTransitionTime": "2026-11-22T11:10:01Z"}
+DONE = {"upload": terminated(0), "main": terminated(0)}  # at 11:10:00
+
+
+def deleted(given: Manifest, at: str) -> Manifest:
+    """With a grace of two minutes."""
+    return {**given, "metadata": {**given["metadata"], "deletionTimestamp": at, "deletionGracePeriodSeconds": 120}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "phase"),
+    [
+        (None, pod("Succeeded", conditions=[EVICTED], **DONE), "Failed"),
+        (None, pod("Succeeded", conditions=[LATER], **DONE), "Completed"),  # it had ended by itself
+        (None, pod("Succeeded", conditions=[{**EVICTED, "status": "False"}], **DONE), "Completed"),
+        (None, deleted(pod("Succeeded", **DONE), "2026-11-22T11:11:58Z"), "Failed"),
+        (None, deleted(pod("Succeeded", **DONE), "2026-11-22T11:12:01Z"), "Completed"),
+        (pod("Running", conditions=[EVICTED], main=RUNNING), None, "Failed"),
+        (
+            pod("Running", conditions=[LATER], main=RUNNING),
+            pod("Succeeded", conditions=[LATER], **DONE),
+            "Failed",
+        ),  # whatever the node's clock says
+        (pod("Failed", conditions=[EVICTED], main=terminated(143)), None, "Completed"),  # and another took its place
+        (pod("Running", main=RUNNING), None, "Completed"),
+    ],
+)
+def test_a_command_that_ended_well_only_because_it_was_told_to_end_is_not_called_done(
+    before: Manifest | None, after: Manifest | None, phase: str
+) -> None:
+    parent, children = training_job(), started()
+    if before is not None:
+        parent["status"] = status_of(reconcile(see(parent, children=children, pods=[before])))
+    children[1]["status"] = COMPLETE
+    plan = reconcile(see(parent, children=children, pods=[after] if after else []))
+    status = status_of(plan)
+    assert (status["phase"], status["exitCode"]) == (phase, 0)
+    if phase == "Failed":
+        assert status["reason"] == "Interrupted"
+        assert status["message"].startswith("The cluster took its pod away (")
+        assert "whether it had done its work, only its outputs can tell" in status["message"]
+
+
+def test_a_pod_that_was_counted_and_went_leaves_no_job_in_the_queue() -> None:
+    children = started()
+    children[1]["status"] = {"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}
+    assert status_of(reconcile(see(training_job(), children=children)))["phase"] == "Finalizing"
+
+
 def test_a_terminal_state_is_kept() -> None:
     parent = training_job()
     parent["status"] = {"phase": "Completed"}

@@ -19,7 +19,7 @@ from moorage.specs.condition import Condition, find, merge, timestamp
 from moorage.specs.distribution import Layout, layout
 from moorage.specs.manifest import Manifest
 from moorage.specs.refusal import Refusal
-from moorage.training import claims, instances, launchers
+from moorage.training import claims, instances, interruption, launchers
 from moorage.training.launchers import gang
 from moorage.training.plan import plan as job_plan
 from moorage.training.status import TERMINAL, Outcome, began, observe, pods_summary
@@ -82,6 +82,21 @@ def desired(seen: Observed, pinned: Mapping[str, str], grouped: bool = False) ->
 
 
 def _outcome(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], found: Layout) -> Outcome:
+    outcome = _observed(seen, job, pods, found)
+    if outcome.phase != "Completed":
+        return outcome
+    own = _of(job, pods) if found.together else pods
+    taken = interruption.of(own, (seen.parent.get("status") or {}).get("pods") or (), found)
+    if taken is None:
+        return outcome
+    message = (
+        f"The cluster took {taken[0]} away ({taken[1]}), and the command ended with exit code 0 when it was told to end: whether it had done its work, "
+        "only its outputs can tell. Submit the job again. A command that ends with another code on SIGTERM is run again by itself."
+    )
+    return Outcome("Failed", "Interrupted", message, 0, outcome.finished)
+
+
+def _observed(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], found: Layout) -> Outcome:
     if found.together:
         if _behind(seen, job):
             return Outcome("Queued", "Restarting", str((seen.parent.get("status") or {}).get("message") or ""))
@@ -273,7 +288,7 @@ def _plan(
         "reason": outcome.reason,
         "message": _cut(outcome.message),
         "observedGeneration": generation,
-        "pods": pods_summary(_own_pods(seen)) or earlier.get("pods") or [],
+        "pods": pods_summary(_own_pods(seen), earlier.get("pods") or ()) or earlier.get("pods") or [],
         "conditions": merge(earlier.get("conditions") or (), found, now=seen.now, generation=generation),
     }
     if restarts := _restarts(seen):

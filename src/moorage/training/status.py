@@ -10,6 +10,7 @@ from moorage.specs.condition import find
 from moorage.specs.manifest import Manifest
 from moorage.specs.pod_status import Ended
 from moorage.specs.refusal import Refusal
+from moorage.training import interruption
 from moorage.training.launchers import mpi
 from moorage.training.template import UPLOAD_CONTAINER
 
@@ -54,12 +55,15 @@ def observe(job: Manifest | None, pods: Sequence[Manifest], refused: Refusal | N
     if refused and (pod is None or phase_of(pod) == "Failed"):
         return Outcome("Queued", refused.reason, refused.message)
     if pod is None:
+        met = find(conditions, "SuccessCriteriaMet")
+        if met and met.get("status") == "True":
+            return Outcome("Finalizing", "PodEnded", "The pod has ended; waiting for the cluster to conclude the job.")
         return Outcome("Queued", "Starting", "Waiting for the cluster to create the job's pod.")
     return progress(pod)
 
 
-def pods_summary(pods: Sequence[Manifest]) -> list[Manifest]:
-    """`status.pods`."""
+def pods_summary(pods: Sequence[Manifest], earlier: Sequence[Manifest] = ()) -> list[Manifest]:
+    """`status.pods`, as it was `earlier` and is now."""
     found: list[Manifest] = []
     for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"])):
         metadata = pod["metadata"]
@@ -71,6 +75,8 @@ def pods_summary(pods: Sequence[Manifest]) -> list[Manifest]:
             summary["node"] = node
         if message := (pod.get("status") or {}).get("message"):
             summary["message"] = message
+        if why := interruption.told_to_end(pod, earlier):
+            summary["takenAway"] = why
         for key, container in _NOTICES.items():
             if said := pod_status.notice(pod, container):
                 summary[key] = said
