@@ -9,6 +9,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ SECONDS = 180
 
 
 @pytest.fixture(scope="module")
-def workspace(plane: Plane, volcano_runs: None) -> Iterator[Workspace]:
-    """A workspace with the extension, installed when there is Volcano already."""
+def workspace(plane: Plane, request: pytest.FixtureRequest) -> Iterator[Workspace]:
+    """A workspace with the extension; Volcano comes when the agent is there already, unless something else has brought it before."""
     # Below /tmp each container has a folder of its own.
     folder = Path(tempfile.mkdtemp(prefix="several-", dir="/var/tmp"))
     since = plane.layout.audit_log.stat().st_size
@@ -38,9 +39,14 @@ def workspace(plane: Plane, volcano_runs: None) -> Iterator[Workspace]:
         with served_workspace(folder / "home", plane.layout.kubeconfig) as workspace:
             workspace.since = since
             workspace.install()
-            yield workspace
-            workspace.remove()
-            workspace.kubectl("delete", "namespace", TRAINING, "--ignore-not-found")
+            try:
+                request.getfixturevalue("volcano_runs")
+                said = partial(workspace.kubectl, "logs", "deployment/gateway", "-n", NAMESPACE)
+                workspace.until(lambda: "gangs of Volcano" in said(), "the agent notices Volcano", SECONDS)
+                yield workspace
+            finally:
+                workspace.remove()
+                workspace.kubectl("delete", "namespace", TRAINING, "--ignore-not-found")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -34,6 +34,8 @@ RARELY = {
     # Only for jobs of several instances, and the groups where there is Volcano (tests/real/test_distributed.py).
     Permission("gateway", "", "pods", "patch"),
     *(Permission("gateway", "scheduling.volcano.sh", "podgroups", verb) for verb in ("get", "watch", "create", "patch", "delete")),
+    # Where Volcano is not there before the agent, which then looks out for it.
+    *(Permission("gateway", "apiextensions.k8s.io", "customresourcedefinitions", verb) for verb in ("list", "watch")),
     # A log that breaks off makes the agent ask whether its pod is still there.
     Permission("gateway", "", "pods", "get"),
     # An apply that conflicts looks at what is there.

@@ -49,7 +49,7 @@ async def _serve(enabled: frozenset[str], pinned: Mapping[str, str], folder: Pat
     from moorage.kube.leader import LeaderElection, LeaseConfig
     from moorage.kube.owners import accepted_as_owners
     from moorage.kube.remote import connect
-    from moorage.kube.served import served
+    from moorage.kube.served import served, until_served
     from moorage.router.admin import serve_pages, text_page
     from moorage.specs.mounted import mounted
     from moorage.training import controller as training
@@ -61,26 +61,36 @@ async def _serve(enabled: frozenset[str], pinned: Mapping[str, str], folder: Pat
     known = asyncio.Event()
 
     async def work() -> None:
+        # Once more when Volcano comes: what an operator watches is settled when it starts.
+        while True:
+            await work_until_gangs_come()
+
+    async def work_until_gangs_come() -> None:
         informers = Informers(cluster)
         configs = []
+        grouped = "training" in enabled and await served(cluster, POD_GROUP)
         if "training" in enabled:
-            # Volcano that comes later is noticed when the agent starts again.
-            grouped = await served(cluster, POD_GROUP)
             log.info("jobs of several instances: %s", "gangs of Volcano" if grouped else "plain pods, as there is no Volcano")
             configs.append(training.config(pinned=pinned, grouped=grouped))
         if "inference" in enabled:
             configs += [inference.config(pinned=pinned), inference.endpoint_config()]
         controllers = [Controller(cluster, config, informers=informers) for config in configs]
         async with asyncio.TaskGroup() as group:
-            group.create_task(informers.run(), name="informers")
-            for controller in controllers:
-                group.create_task(controller.run())
-            group.create_task(run_gateway(cluster, connection, informers=informers), name="gateway")
+            parts = [
+                informers.run(),
+                *(controller.run() for controller in controllers),
+                run_gateway(cluster, connection, informers=informers),
+            ]
+            tasks = [group.create_task(part) for part in parts]
             await informers.synced()
             # Whoever installs the extension waits for this; jobs that come earlier are tried until it holds.
             await accepted_as_owners(cluster, namespace, [TRAINING_JOB, ONLINE_DEPLOYMENT])
             known.set()
             log.info("working: gateway%s", "".join(f", {name}" for name in sorted(enabled)))
+            if "training" in enabled and not grouped:
+                await until_served(cluster, POD_GROUP)
+                for task in tasks:
+                    task.cancel()
 
     # Ready does not depend on the workspace service: workloads must not notice that it is away.
     pages = await serve_pages(

@@ -229,6 +229,8 @@ def _agent_role(settings: ExtensionSettings) -> Manifest:
         rules.append({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": [*_WATCH, *_OWN]})
         # Gangs, where there is Volcano; and the pods of a job of several are told of each other by an annotation.
         rules.append({"apiGroups": ["scheduling.volcano.sh"], "resources": ["podgroups"], "verbs": [*_WATCH, *_OWN]})
+        volcano = {"resources": ["customresourcedefinitions"], "resourceNames": ["podgroups.scheduling.volcano.sh"]}
+        rules.append({"apiGroups": ["apiextensions.k8s.io"], **volcano, "verbs": _WATCH})
         rules.append({"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]})
     if settings.inference:
         rules.append({"apiGroups": ["apps"], "resources": ["deployments"], "verbs": [*_WATCH, *_OWN]})
