@@ -1,4 +1,4 @@
-"""Every benchmark, or those that are named: stack, api, blobs, cli, embedded, router, mirror, scoring; and kubernetes, only when named. Prints; asserts nothing."""
+"""Every benchmark, or those that are named: stack, api, lists, blobs, cli, embedded, router, mirror, scoring; and kubernetes, only when named. Prints; asserts nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import api
 import blobs
+import lists
 import mirror
 import processes
 import router
@@ -40,6 +41,7 @@ def _script(name: str, *words: str, timeout: float = 120) -> Callable[[], Iterat
 PARTS: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
     "stack": ("The whole stack", stack.measure),
     "api": ("API of the workspace service", api.measure),
+    "lists": ("Lists of the workspace service, SQLite", lists.measure),
     "blobs": ("Blobs, to and from the workspace service", blobs.measure),
     "cli": ("Command line, CPU time", _script("cli_start.py")),
     "embedded": ("Embedded cluster's API", _script("embedded_api.py")),
