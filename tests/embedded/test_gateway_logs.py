@@ -33,6 +33,7 @@ class Node:
     ended: set[tuple[str, str]] = field(default_factory=set)
     cut_after: int | None = None  # bytes until the connection breaks, each time
     reads: int = 0
+    lives: int = 0  # connections of former ones are broken
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def logs(self, node: str, namespace: str, pod: Manifest, options: LogOptions) -> AsyncIterator[bytes]:
@@ -40,7 +41,7 @@ class Node:
         if key not in self.written:
             raise Invalid("container is waiting to start")
         self.reads += 1
-        sent = 0
+        sent, life = 0, self.lives
         while True:
             whole = self.written[key]
             while sent < len(whole):
@@ -53,10 +54,19 @@ class Node:
             if key in self.ended or not options.follow:
                 return
             async with self.changed:
-                await self.changed.wait_for(lambda: len(self.written[key]) > sent or key in self.ended)  # noqa: B023
+                await self.changed.wait_for(lambda: len(self.written[key]) > sent or key in self.ended or self.lives > life)  # noqa: B023
+            if self.lives > life:
+                raise Unavailable("connection reset")
 
     async def write(self, pod: str, data: bytes, container: str = "main") -> None:
         self.written.setdefault((pod, container), bytearray()).extend(data)
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def rotate(self, pod: str, left: bytes) -> None:
+        """Keep only this of a log; connections break."""
+        self.written[pod, "main"] = bytearray(left)
+        self.lives += 1
         async with self.changed:
             self.changed.notify_all()
 
@@ -194,6 +204,56 @@ async def test_a_workspace_that_lost_the_tail_of_a_log_gets_it_again(cluster: Cl
         del peer.logs[STD][4:]
         await node.write("j-0", b"abc")
         await peer.until(lambda: peer.logs[STD] == b"0123456789abc")
+
+
+async def rotated(cluster: Cluster, node: Node, peer: WorkspacePeer, kept: int) -> bytes:
+    """A log of which the node keeps so many bytes when the connection to it breaks, and to which lines are added before the next; all that was written."""
+    written = b"".join(b"line %d\n" % number for number in range(3000))
+    await a_running_job(cluster, node, peer)
+    await node.write("j-0", written)
+    await peer.until(lambda: peer.logs.get(STD) == written, seconds=60)
+    more = b"".join(b"and %d\n" % number for number in range(500))
+    await node.rotate("j-0", written[len(written) - kept :] + more)
+    return written + more
+
+
+async def test_of_a_log_that_the_node_has_rotated_no_line_is_lost_when_the_connection_breaks(
+    cluster: Cluster, node: Node, peer: WorkspacePeer
+) -> None:
+    async with linked(cluster, peer):
+        whole = await rotated(cluster, node, peer, kept=8000)
+        await peer.until(lambda: len(peer.logs[STD]) >= len(whole), seconds=60)
+        await node.write("j-0", b"last")
+        await end_pod(cluster, node, "j-0")
+        await end_job(cluster)
+        await peer.until(lambda: complete(peer), seconds=60)
+    assert peer.logs[STD] == whole + b"last"
+
+
+async def test_a_log_says_where_the_node_threw_lines_away_before_they_could_be_read(
+    cluster: Cluster, node: Node, peer: WorkspacePeer
+) -> None:
+    async with linked(cluster, peer):
+        whole = await rotated(cluster, node, peer, kept=0)
+        await peer.until(lambda: peer.logs[STD].endswith(b"and 499\n"), seconds=60)
+        await end_pod(cluster, node, "j-0")
+        await end_job(cluster)
+        await peer.until(lambda: complete(peer), seconds=60)
+    before, _, after = bytes(peer.logs[STD]).partition(b"\n[moorage] The node has thrown away older output of this log.")
+    assert whole == before + after.partition(b"\n")[2]
+
+
+async def test_a_new_agent_that_finds_a_rotated_log_sends_what_is_left_of_it(cluster: Cluster, node: Node, peer: WorkspacePeer) -> None:
+    async with linked(cluster, peer):
+        whole = await rotated(cluster, node, peer, kept=8000)
+        await peer.until(lambda: len(peer.logs[STD]) >= len(whole), seconds=60)
+    await node.rotate("j-0", b"what came meanwhile")
+    await end_pod(cluster, node, "j-0")
+    await end_job(cluster)
+    async with linked(cluster, peer):
+        await peer.until(lambda: complete(peer), seconds=60)
+    assert peer.logs[STD].startswith(whole + b"\n[moorage] The node has thrown away")
+    assert peer.logs[STD].endswith(b"\nwhat came meanwhile")
 
 
 async def test_a_pod_that_replaces_a_lost_one_continues_its_log_also_over_a_restart_of_the_agent(

@@ -2,7 +2,8 @@
 all of it is acknowledged. After a restart it is read from the start again, and what the workspace has is skipped.
 
 A pod that replaces another of the same rank continues its log. Where it began is noted on the TrainingJob, since its predecessor may be gone later.
-Known limit: of a log that the node has rotated only the newest file can be read again after a restart.
+Of a log that the node has rotated, only the newest file can be read again: where it goes on is found by what was sent last. Where that has been thrown away,
+a line in the log says that output is missing. Known limit: an agent that starts again does not know what was sent last, and finds out at the log's end.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ _LAST_WORDS = timedelta(seconds=15)
 # A node that is gone took its logs with it: after so long without an answer, while the API itself answers, they are given up.
 _NODE_PATIENCE = timedelta(minutes=5)
 
+# How a file of a log is known again, and what was sent last within it.
+_HEAD, _TAIL = 1024, 4096
+_GAP = (
+    b"\n[moorage] The node has thrown away older output of this log. Here lines may be missing, and some below may stand above already.\n"
+)
+
 StreamKey = tuple[str, str]  # pod uid, container
 
 
@@ -50,6 +57,10 @@ class _Stream:
     source: Source
     base: int = 0
     position: int = 0
+    # What of `position` is no longer in the node's file, how that file begins, and the last bytes sent.
+    rotated: int = 0
+    head: bytes = b""
+    tail: bytes = b""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     deadline: asyncio.Timeout | None = None
     task: asyncio.Task[None] | None = None
@@ -217,24 +228,51 @@ class JobLogs:
 
     async def _read(self, stream: _Stream, *, follow: bool) -> bool:
         """Send what the workspace lacks; whether the log was read to its end."""
-        options = LogOptions(container=stream.source.container, follow=follow)
-        skip = stream.position
+        skip, head = max(0, stream.position - stream.rotated), b""
         try:
             async with (
                 asyncio.timeout(None) as stream.deadline,
-                closing(self._cluster.logs(stream.target.namespace, stream.pod, options)) as chunks,
+                closing(self._cluster.logs(stream.target.namespace, stream.pod, _options(stream, follow=follow))) as chunks,
                 gathered(chunks, CHUNK) as reader,
             ):
                 while data := await reader.take():
+                    head += data[: _HEAD - len(head)]
+                    if not stream.head.startswith(head) and not head.startswith(stream.head):
+                        break
                     cut = min(skip, len(data))
                     skip -= cut
-                    if cut < len(data) and not await self._deliver(stream, data[cut:]):
-                        return False
+                    if cut < len(data):
+                        stream.head = head
+                        if not await self._deliver(stream, data[cut:]):
+                            return False
+                else:
+                    if not skip:
+                        return True
         except TimeoutError:
             return False
         finally:
             stream.deadline = None
-        return True
+        # Another file, or a shorter one than what was read of it. An agent that has just started cannot tell before the log's end.
+        if stream.tail or not follow:
+            await self._align(stream)
+        return False
+
+    async def _align(self, stream: _Stream) -> None:
+        """The node has rotated the log: find where in its newest file what was sent ends."""
+        at, window, passed = -1, b"", 0
+        if stream.tail:
+            async with closing(self._cluster.logs(stream.target.namespace, stream.pod, _options(stream, follow=False))) as chunks:
+                async for data in chunks:
+                    window += data
+                    if (found := window.find(stream.tail)) >= 0:
+                        at = passed + found + len(stream.tail)
+                        break
+                    kept = window[-len(stream.tail) :]
+                    passed, window = passed + len(window) - len(kept), kept
+        if at < 0:
+            await self._deliver(stream, _GAP)
+            at = 0
+        stream.rotated, stream.head = stream.position - at, b""
 
     async def _deliver(self, stream: _Stream, data: bytes) -> bool:
         """Whether the workspace has it all; False when it lost some, so that the log must be read again from there."""
@@ -245,9 +283,10 @@ class JobLogs:
             raise NotFound(f"the workspace does not take it: {error}") from error
         if size < offset + len(data):
             stream.base = min(stream.base, size)
-            stream.position = size - stream.base
+            stream.position, stream.tail = size - stream.base, b""
             return False
         stream.position += len(data)
+        stream.tail = (stream.tail + data)[-_TAIL:]
         return True
 
     async def _hopeless(self, stream: _Stream, error: MoorageError, unanswered: float) -> bool:
@@ -264,6 +303,10 @@ class JobLogs:
             return False
         log.warning("the log of %s/%s is given up: %s", stream.pod, stream.source.container, error)
         return True
+
+
+def _options(stream: _Stream, *, follow: bool) -> LogOptions:
+    return LogOptions(container=stream.source.container, follow=follow)
 
 
 async def _wait(changed: asyncio.Event, pause: timedelta) -> None:
