@@ -44,6 +44,11 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def moment(text: str) -> datetime:
+    """What `timestamp` writes, or Kubernetes in either of its forms, back."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
+
+
 def _merged(before: Manifest | None, condition: Condition, now: datetime, generation: int) -> Manifest:
     moved = before is None or before.get("status") != condition.status
     return {

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from moorage.clock import parse_rfc3339
 from moorage.specs import pod_status, workload
-from moorage.specs.condition import find
+from moorage.specs.condition import find, moment
 from moorage.specs.distribution import Layout, index_of
 from moorage.specs.manifest import Manifest
 
@@ -27,11 +26,11 @@ def told_to_end(pod: Manifest, remembered: Sequence[Manifest] = ()) -> str:
     ended = pod_status.ended(main)
     if ended is None and pod_status.running(main) is None:
         return ""
-    for why, moment in _taken_away(pod):
+    for why, since in _taken_away(pod):
         if ended is None:
             return why
         # To the second, as Kubernetes notes both.
-        if not ended.exit_code and moment and ended.finished and parse_rfc3339(ended.finished) >= moment:
+        if not ended.exit_code and since and ended.finished and moment(ended.finished) >= since:
             return why
     return ""
 
@@ -55,11 +54,11 @@ def _taken_away(pod: Manifest) -> Iterable[tuple[str, datetime | None]]:
     disruption = find((pod.get("status") or {}).get("conditions"), "DisruptionTarget")
     if disruption and disruption.get("status") == "True":
         since = disruption.get("lastTransitionTime")
-        yield disruption.get("message") or disruption.get("reason") or "disrupted", parse_rfc3339(since) if since else None
+        yield disruption.get("message") or disruption.get("reason") or "disrupted", moment(since) if since else None
     metadata = pod["metadata"]
     if gone := metadata.get("deletionTimestamp"):
         # It names the end of the grace, not its beginning.
-        yield "it was deleted", parse_rfc3339(gone) - timedelta(seconds=int(metadata.get("deletionGracePeriodSeconds") or 0))
+        yield "it was deleted", moment(gone) - timedelta(seconds=int(metadata.get("deletionGracePeriodSeconds") or 0))
 
 
 def _remembered(summaries: Sequence[Manifest], index: int) -> str:

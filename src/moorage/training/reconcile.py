@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import MappingProxyType
 
 from moorage.errors import Invalid
 from moorage.kube.metadata import controller_uid, written
 from moorage.kube.reconcile import Observed, Plan
 from moorage.specs import refusal, security, workload
-from moorage.specs.condition import Condition, find, merge, timestamp
+from moorage.specs.condition import Condition, find, merge, moment, timestamp
 from moorage.specs.distribution import Layout, layout
 from moorage.specs.manifest import Manifest
 from moorage.specs.refusal import Refusal
@@ -248,18 +248,14 @@ def _time_left(seen: Observed, phase: str) -> timedelta | None:
     begun = _begun(seen)
     if not limit or not begun or phase == "Finalizing" or phase in TERMINAL:
         return None
-    return _moment(begun) + timedelta(seconds=limit) - seen.now
+    return moment(begun) + timedelta(seconds=limit) - seen.now
 
 
 def _begun(seen: Observed) -> str | None:
     """When the command began for the first time. The status remembers what pods that are gone cannot tell any more."""
     own = _of(_own_job(seen), _own_pods(seen))
     known = [(seen.parent.get("status") or {}).get("startTime"), *(began(pod) for pod in own)]
-    return min((text for text in known if text), key=_moment, default=None)
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
+    return min((text for text in known if text), key=moment, default=None)
 
 
 def _span(seconds: int) -> str:
