@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 
@@ -241,6 +242,20 @@ async def test_a_log_says_where_the_node_threw_lines_away_before_they_could_be_r
         await peer.until(lambda: complete(peer), seconds=60)
     before, _, after = bytes(peer.logs[STD]).partition(b"\n[moorage] The node has thrown away older output of this log.")
     assert whole == before + after.partition(b"\n")[2]
+
+
+async def test_a_log_that_is_given_up_says_so(cluster: Cluster, node: Node, peer: WorkspacePeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moorage.gateway.logs._NODE_PATIENCE", timedelta(0))
+    async with linked(cluster, peer):
+        await a_running_job(cluster, node, peer)
+        await node.write("j-0", b"first")
+        await peer.until(lambda: peer.logs.get(STD) == b"first", seconds=60)
+        node.cut_after = 0
+        await node.rotate("j-0", b"first and second")
+        await end_pod(cluster, node, "j-0")
+        await end_job(cluster)
+        await peer.until(lambda: complete(peer), seconds=60)
+    assert peer.logs[STD].startswith(b"first\n[moorage] The node of this log has not answered")
 
 
 async def test_a_new_agent_that_finds_a_rotated_log_sends_what_is_left_of_it(cluster: Cluster, node: Node, peer: WorkspacePeer) -> None:

@@ -43,6 +43,7 @@ _HEAD, _TAIL = 1024, 4096
 _GAP = (
     b"\n[moorage] The node has thrown away older output of this log. Here lines may be missing, and some below may stand above already.\n"
 )
+_LOST = b"\n[moorage] The node of this log has not answered for five minutes since the end: what it wrote after this is lost.\n"
 
 StreamKey = tuple[str, str]  # pod uid, container
 
@@ -205,6 +206,8 @@ class JobLogs:
                     if over:
                         unanswered += pause.total_seconds()
                         if await self._hopeless(stream, error, unanswered):
+                            if not isinstance(error, Invalid):
+                                await self._give_up(stream)
                             return
                 if stream.position > before:
                     backoff.reset()
@@ -288,6 +291,12 @@ class JobLogs:
         stream.position += len(data)
         stream.tail = (stream.tail + data)[-_TAIL:]
         return True
+
+    async def _give_up(self, stream: _Stream) -> None:
+        try:
+            await self._outbox.deliver(stream.target, stream.source.stream, stream.base + stream.position, _LOST)
+        except Invalid as error:
+            log.warning("the log of %s/%s: %s", stream.pod, stream.source.container, error)
 
     async def _hopeless(self, stream: _Stream, error: MoorageError, unanswered: float) -> bool:
         """Whether the log of an ended container will never be had: its node does not answer while the API does."""
