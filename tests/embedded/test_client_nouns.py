@@ -245,7 +245,10 @@ def test_batch_endpoints_and_deployments_are_kept_and_not_invoked(agent: Agent, 
         code, _, err = moorage(*invoke, *given)
         assert code == 2 and "does not run batch endpoints (invoke) yet. Score the data in a command job" in err, (given, err)
     for given, says in (
-        (("--input", "azureml:x:1"), "--input: input: there is no data asset 'x' of version 1."),
+        (
+            ("--input", "azureml:x:1"),
+            "--input: input: there is no data asset 'x' of version 1. See what there is: moorage data list --name x.",
+        ),
         (("--input", "azureml:x:1:2"), "--input: input: 'azureml:x:1:2' is no asset reference"),
         (("--input", str(tmp_path / "absent")), "absent' does not exist or cannot be read"),
         (("--input", inputs, "--input-type", "uri_folder"), "is a file; write `type: uri_file`."),

@@ -140,8 +140,15 @@ def test_a_waiting_job_says_why_and_can_be_cancelled(agent: Agent, moorage: Run,
     [
         ("compute=azureml:nowhere", "nowhere"),
         ("resources.instance_type=huge", "huge"),
-        ("environment=azureml:absent:1", "--set environment: environment: there is no environment 'absent' of version 1."),
-        ("environment=azureml:absent@latest", "there is no environment named 'absent'."),
+        (
+            "environment=azureml:absent:1",
+            "--set environment: environment: there is no environment 'absent' of version 1. See what there is: moorage environment list --name absent.",
+        ),
+        (
+            "environment=azureml:absent@latest",
+            "there is no environment named 'absent'. See what there is: moorage environment list; ready-made ones: moorage environment list --registry-name azureml.",
+        ),
+        ("environment=sklearn", "One that is registered is written azureml:sklearn@latest."),
         ("code=./absent", "--set code: code: the code folder './absent' does not exist"),
         ("inputs.data.path=absent.csv", "--set inputs.data.path: inputs.data.path: 'absent.csv' does not exist"),
         ("inputs.data.type=uri_folder", "'data.csv' is a file; write `type: uri_file`."),

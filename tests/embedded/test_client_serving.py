@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -185,6 +186,20 @@ def test_an_endpoint_with_tokens_shows_one_and_regenerating_revokes_them(agent: 
     assert code == 0 and json.loads(out)["auth_mode"] == "aml_token", err
     code, _, err = moorage("online-endpoint", "create", "-f", document, "-n", "users", "--auth-mode", "aad_token")
     assert code == 2 and "Use AMLToken" in err
+
+
+def test_ctrl_c_while_something_is_deleted_says_that_the_service_goes_on(agent: Agent, serving: Path, moorage: Run) -> None:
+    with reporting(agent, Played("OnlineEndpoint", "leaving")):
+        assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "leaving")[0] == 0
+    # The cluster never confirms it, so that the command waits.
+    words = [sys.executable, "-m", "moorage.cli.main", "online-endpoint", "delete", "-n", "leaving", "--yes"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+        assert command.stderr is not None
+        assert "endpoint leaving: " in command.stderr.readline()
+        command.send_signal(signal.SIGINT)
+        _, err = command.communicate(timeout=90)
+    assert command.returncode == 130
+    assert "The service goes on deleting endpoint leaving" in err and "Traceback" not in err
 
 
 def test_a_deployment_that_fails_says_why_with_exit_code_1(agent: Agent, serving: Path, moorage: Run) -> None:

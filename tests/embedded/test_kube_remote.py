@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -91,15 +92,16 @@ async def test_a_wrong_token_is_unauthenticated_and_a_wrong_authority_unavailabl
     async with in_memory_cluster(crds=False) as memory, served(memory, pki, tmp_path) as (path, port):
         kubeconfigs.write(path, f"https://127.0.0.1:{port}", pki[0].pem, "wrong")
         cluster = remote.connect(path)
-        with refused(Unauthenticated):
+        with refused(Unauthenticated) as denied:
             await cluster.list(NAMESPACE)
+        assert f"https://127.0.0.1:{port}/ does not accept the credential" in denied.message and "Renew it" in denied.message
         await cluster.close()
         stranger = ensure_authority(tmp_path / "other")
         kubeconfigs.write(path, f"https://127.0.0.1:{port}", stranger.pem, memory.tokens.admin_token)
         cluster = remote.connect(path)
         with refused(Unavailable) as refusal:
             await cluster.list(NAMESPACE)
-        assert "CERTIFICATE_VERIFY_FAILED" in refusal.message
+        assert "CERTIFICATE_VERIFY_FAILED" in refusal.message and "Correct the authority" in refusal.message
         await cluster.close()
 
 
@@ -128,6 +130,37 @@ def test_a_kubeconfig_that_cannot_be_used_says_what_is_wrong(tmp_path: Path) -> 
         (tmp_path / "bad").write_text(text)
         with refused(Invalid):
             remote.connect(tmp_path / "bad")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty."),
+        ("garbage", "has no `clusters` and `contexts`."),
+        ("{", "cannot be read"),
+        (
+            "clusters: [{name: c, cluster: {server: 'https://h', certificate-authority-data: aGVsbG8=}}]\n"
+            "contexts: [{name: lab, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {token: t}}]\ncurrent-context: lab\n",
+            "Context lab: its certificates or key cannot be used",
+        ),
+    ],
+)
+def test_a_kubeconfig_that_is_none_is_named_with_a_sentence_and_no_exception(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "bad").write_text(text)
+    with refused(Invalid) as refusal:
+        remote.connect(tmp_path / "bad")
+    assert said in refusal.message and "Error(" not in refusal.message
+
+
+def test_a_folder_and_a_list_of_files_are_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with refused(Invalid) as refusal:
+        remote.connect(tmp_path)
+    assert "is a folder" in refusal.message
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'a'}{os.pathsep}{tmp_path / 'b'}")
+    with refused(Invalid) as refusal:
+        remote.connect()
+    assert "kubectl config view --flatten" in refusal.message
 
 
 class Peer:

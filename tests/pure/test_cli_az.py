@@ -251,6 +251,13 @@ def test_every_command_of_the_shim_loads_and_has_help(capfd: pytest.CaptureFixtu
         assert out.startswith(f"Usage: az {' '.join(path)}")
 
 
+def test_scripts_that_look_for_az_and_its_part_ml_find_both(capfd: pytest.CaptureFixture[str]) -> None:
+    for word in ("--version", "-v"):
+        code, out, err = az(capfd, word)
+        assert (code, err) == (0, "")
+        assert {"moorage", "ml"} <= {line.split()[0] for line in out.splitlines()}
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [

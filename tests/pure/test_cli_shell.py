@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import click
 import pytest
 
+from moorage import clock
 from moorage.cli import output, tables
 from moorage.cli.commands import Command
 from moorage.cli.exits import Exit, exit_code
+from moorage.cli.home import Home
 from moorage.cli.main import application, main
 from moorage.cli.online_endpoint import shares
+from moorage.cli.progress import Lines
 from moorage.errors import Conflict, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
 
 ROOT = Path(__file__).parent.parent.parent
@@ -69,6 +77,10 @@ def test_every_error_has_its_exit_code(error: MoorageError, code: Exit) -> None:
         (["compute", "attach", "--type", "AmlCompute", "-n", "x"], "computes of type 'AmlCompute' cannot be attached"),
         (["config", "set", "colour=red"], "'colour' is no setting"),
         (["config", "set", "url=nowhere"], "'nowhere' is no address"),
+        (["config", "show", "--query", "[0"], "Incomplete expression. JMESPath is described at jmespath.org."),
+        (["up", "--port", "7001", "--api-port", "7001"], "--port and --api-port are both 7001"),
+        (["up", "--nodes", "0"], "--nodes: 0 is not a number from 1 to 20."),
+        (["up", "--nodes", "absent.yaml"], "absent.yaml cannot be read"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_one_message(capfd: pytest.CaptureFixture[str], words: list[str], expected: str) -> None:
@@ -98,6 +110,94 @@ def test_a_destructive_command_without_a_terminal_asks_for_yes(capfd: pytest.Cap
         monkeypatch.setattr(sys, "stdin", nothing)
         code, _, err = moorage(capfd, "online-endpoint", "delete", "-n", "digits")
     assert code == 2 and "give --yes" in err
+
+
+def test_a_state_folder_that_is_none_is_refused_and_left_alone(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("MOORAGE_HOME", str(tmp_path / "file"))
+    code, _, err = moorage(capfd, "up")
+    assert code == 2 and "cannot be made: Not a directory. Set MOORAGE_HOME" in err
+    code, _, err = moorage(capfd, "down")
+    assert code == 3 and "is not a Moorage state folder" in err
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("MOORAGE_HOME", str(tmp_path / "folder"))
+    assert moorage(capfd, "down")[0] == 3
+    assert not list((tmp_path / "folder").iterdir())
+
+
+def test_a_purge_that_ended_half_way_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    (home.cluster / "state.db").write_text("x")
+
+    def refuse(path: Path, *args: object, **kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refuse)
+        with pytest.raises(MoorageError, match="cannot be removed: Permission denied"):
+            home.purge()
+    assert home.purge()
+    assert not home.folder.exists()
+
+
+def test_a_state_folder_that_cannot_go_itself_is_emptied(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    home = Home(tmp_path / "home")
+    home.prepare()
+    assert not home.purge()
+    assert not list((tmp_path / "disk").iterdir())
+
+
+def test_ctrl_c_while_modules_are_loaded_ends_without_a_traceback() -> None:
+    # What starts the tests may ignore SIGINT, and children inherit that.
+    begin = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    interrupted = (
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    load = "import moorage.cli.main; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+    done = subprocess.run([sys.executable, "-c", begin + interrupted + load], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    subprocess.run([sys.executable, "-c", begin + load], check=True)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_what_is_said_about_a_log_begins_a_line_of_its_own() -> None:
+    terminal = Terminal()
+    lines = Lines(terminal, terminal)
+    lines.finish()
+    lines.write("step 1\n")
+    lines.finish()
+    lines.write("\r50 %")
+    lines.finish()
+    lines.finish()
+    assert terminal.getvalue() == "step 1\n\r50 %\n"
+
+
+def test_a_file_gets_a_log_as_the_job_wrote_it() -> None:
+    file = io.StringIO()
+    lines = Lines(file, Terminal())
+    lines.write("no newline")
+    lines.finish()
+    assert file.getvalue() == "no newline"
+
+
+def test_the_table_of_clusters_counts_nodes_and_says_how_long_ago_they_were_heard() -> None:
+    heard = clock.rfc3339(clock.now() - timedelta(minutes=5, seconds=1))
+    text = output.render([{"name": "lab", "nodes": [{}, {}, {}], "last_connectivity_time": heard}], "table", table="clusters")
+    row = text.splitlines()[2]
+    assert row.startswith("lab") and row.endswith("3") and " ago " in row
+    assert "ago" not in output.render([{"name": "new"}], "table", table="clusters")
 
 
 def test_settings_are_written_and_shown_without_the_token(capfd: pytest.CaptureFixture[str]) -> None:

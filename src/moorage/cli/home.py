@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from moorage.errors import Conflict, Invalid, NotFound
+from moorage.errors import Conflict, Invalid, MoorageError, NotFound
 from moorage.files import write_private
 
 # What a first start writes: databases, certificates, the first logs. Environments and artifacts come on top and are checked where they are written.
@@ -73,11 +73,11 @@ class Home:
 
     def prepare(self) -> None:
         """Make the folder, readable by its owner only; Invalid when it cannot be, is somebody else's, or the disk is full."""
-        if self.folder.exists() and not (self.folder / _MARKER).exists() and any(self.folder.iterdir()):
-            raise Invalid(
-                f"{self.folder} is not empty and not a Moorage state folder. Set MOORAGE_HOME to another one.", target="MOORAGE_HOME"
-            )
         try:
+            if self.folder.exists() and not (self.folder / _MARKER).exists() and any(self.folder.iterdir()):
+                raise Invalid(
+                    f"{self.folder} is not empty and not a Moorage state folder. Set MOORAGE_HOME to another one.", target="MOORAGE_HOME"
+                )
             # Looked at before anything is made.
             there = next(each for each in (self.folder, *self.folder.parents) if each.exists())
             free = shutil.disk_usage(there).free
@@ -140,11 +140,39 @@ class Home:
         except FileNotFoundError:
             return 0
 
-    def purge(self) -> None:
-        """Remove the folder and all in it; NotFound when it is not one of ours, so that a wrong MOORAGE_HOME harms nothing."""
+    def check_ours(self) -> None:
+        """NotFound when the folder is not one of ours, so that a wrong MOORAGE_HOME harms nothing."""
         if not (self.folder / _MARKER).exists():
-            raise NotFound(f"{self.folder} is not a Moorage state folder; nothing was removed.", target="MOORAGE_HOME")
-        shutil.rmtree(self.folder)
+            raise NotFound(
+                f"{self.folder} is not a Moorage state folder; nothing was stopped or removed. Set MOORAGE_HOME to the one you mean.",
+                target="MOORAGE_HOME",
+            )
+
+    def purge(self) -> bool:
+        """Remove all in the folder, and the folder; whether that is gone too (a mount point stays). NotFound when it is not one of ours.
+
+        Raises:
+            MoorageError: something in it cannot be removed; another `purge` goes on.
+        """
+        self.check_ours()
+        try:
+            for each in self.folder.iterdir():
+                if each.is_dir() and not each.is_symlink():
+                    shutil.rmtree(each)
+                elif each.name != _MARKER:
+                    each.unlink()
+            # Last, so that a purge that ended half-way can be taken up again.
+            (self.folder / _MARKER).unlink()
+        except OSError as error:
+            raise MoorageError(
+                f"{error.filename} cannot be removed: {error.strerror}. See to that, and run this again.", code="NotRemoved"
+            ) from error
+        try:
+            self.folder.rmdir()
+        except OSError:
+            # A mount point, a link, or a parent that is not ours to write: emptied is all that can be done.
+            return False
+        return True
 
 
 def default_home() -> Home:

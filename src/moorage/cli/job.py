@@ -91,16 +91,20 @@ def _save(session: Session, entity: Manifest, path: Path) -> None:
 
 def follow(session: Session, name: str, *, to_stderr: bool = False) -> None:
     """Print a job's log until it ends; raises when it did not end well."""
+    from moorage.cli.progress import Lines
     from moorage.client.jobs import failure, stream
 
     session.on_interrupt(f"The job goes on. `moorage job stream -n {name}` comes back to it; `moorage job cancel -n {name}` ends it.")
     target = sys.stderr if to_stderr else sys.stdout
 
-    def write(text: str) -> None:
-        target.write(text)
-        target.flush()
+    lines = Lines(target, sys.stderr)
 
-    details = stream(session.client, name, write=write, say=lambda line: session.say(f"[{name}] {line}"))
+    def say(line: str) -> None:
+        lines.finish()
+        session.say(f"[{name}] {line}")
+
+    details = stream(session.client, name, write=lines.write, say=say)
+    lines.finish()
     session.on_interrupt("")
     status = str(details.get("status"))
     if status == "Completed":
@@ -249,11 +253,12 @@ def download_job(session: Session, name: str, download_path: str, output_name: s
 
     Logs and artifacts go to `artifacts/`, an output to `named-outputs/NAME/`.
     """
+    from moorage.cli.progress import counted
     from moorage.client.jobs import download
 
     folder = Path(download_path)
     files = download(session.client, name, folder, output=output_name, everything=everything, upload=session.upload())
-    session.say(f"{len(files)} files are in {folder.resolve()}")
+    session.say(f"{counted(len(files))} in {folder.resolve()}")
 
 
 @command(jobs, "archive", examples=["moorage job archive -n my-job"])

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
-import click
+# Ctrl-C before there is anybody who could turn it into a message: the process just ends, without a traceback. Not where SIGINT is somebody else's.
+_BARE = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _BARE:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from moorage.cli.commands import SETTINGS, LazyGroup
-from moorage.cli.exits import Exit, exit_code
-from moorage.errors import MoorageError
+import click  # noqa: E402
+
+from moorage.cli.commands import SETTINGS, LazyGroup  # noqa: E402
+from moorage.cli.exits import Exit, exit_code  # noqa: E402
+from moorage.errors import MoorageError  # noqa: E402
+
+if _BARE:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COMMANDS = {
     "up": ("moorage.cli.up:up", "Start the embedded cluster and the workspace service on this machine."),

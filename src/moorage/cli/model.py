@@ -70,12 +70,13 @@ def list_models(session: Session, name: str | None, max_results: int | None, arc
 @registry.no_registry
 def download(session: Session, name: str, version: str | None, label: str | None, download_path: str) -> None:
     """Fetch the files of a model into FOLDER/NAME."""
+    from moorage.cli.progress import counted
     from moorage.client.jobs import download_model
 
     chosen = registry.resolve_version(session, Role.MODEL, name, version, label)
     folder = Path(download_path)
     files = download_model(session.client, name, chosen, folder, upload=session.upload())
-    session.say(f"{len(files)} files are in {(folder / name).resolve()}")
+    session.say(f"{counted(len(files))} in {(folder / name).resolve()}")
 
 
 registry.add_edits(models, Role.MODEL, "model")

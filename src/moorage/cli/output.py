@@ -48,8 +48,8 @@ def select(result: Any, query: str) -> Any:
     try:
         return jmespath.search(query, result)
     except jmespath.exceptions.JMESPathError as error:
-        first = str(error).strip().splitlines()[0]
-        raise Invalid(f"--query '{query}': {first}", code="BadQuery", target="--query") from error
+        first = str(error).strip().splitlines()[0].rstrip(":.")
+        raise Invalid(f"--query '{query}': {first}. JMESPath is described at jmespath.org.", code="BadQuery", target="--query") from error
 
 
 def tsv(result: Any) -> str:

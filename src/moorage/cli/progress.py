@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TextIO
 
 from moorage.client.connection import Step, describe
 from moorage.client.snapshot import megabytes
@@ -26,6 +27,32 @@ def transfers(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
             say(f"{what}: {megabytes(done)} of {megabytes(size)}")
 
     return show
+
+
+def counted(files: int) -> str:
+    """`1 file is`, `3 files are`."""
+    return "1 file is" if files == 1 else f"{files} files are"
+
+
+class Lines:
+    """A log, and what is said about it on another stream: where both go to a terminal, neither begins in the middle of the other's line."""
+
+    def __init__(self, log: TextIO, other: TextIO) -> None:
+        self._log = log
+        # A file gets what the job wrote, and nothing of ours.
+        self._shared = log.isatty() and other.isatty()
+        self._open = False
+
+    def write(self, text: str) -> None:
+        if text:
+            self._log.write(text)
+            self._log.flush()
+            self._open = not text.endswith("\n")
+
+    def finish(self) -> None:
+        """End the log's last line, before something else is said."""
+        if self._open and self._shared:
+            self.write("\n")
 
 
 def phases(what: str, say: Callable[[str], None]) -> Callable[[Step], None]:

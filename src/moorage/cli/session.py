@@ -156,8 +156,10 @@ class Session:
 
     def delete(self, path: str, what: str, *, wait: bool = True, params: Manifest | None = None) -> None:
         """Delete a resource and say so; NotFound when there was none, since a misspelt name must not look like a success."""
+        self.on_interrupt(f"The service goes on deleting {what}, if it was asked already.")
         if not self.client.delete(path, params=params, wait=wait, watch=self.watch(what)):
             raise NotFound(f"there is no {what}.", target=what.rpartition(" ")[2])
+        self.on_interrupt("")
         self.say(f"{what}: {'deleted' if wait else 'is being deleted'}")
 
     def document(self, kind: Kind, file: str | None, changes: Changes = (), **options: Any) -> Document:

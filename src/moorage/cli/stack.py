@@ -88,6 +88,9 @@ def running(home: Home) -> dict[str, Process]:
 
 def check_ports(settings: StackSettings) -> None:
     """Conflict when somebody else listens where we would, with the option that chooses another port."""
+    if settings.api_port == settings.port:
+        # Both services let others listen beside them, so that neither would notice.
+        raise Invalid(f"--port and --api-port are both {settings.port}: the two services need a port each.", target="--port")
     for port, option, what in (
         (settings.api_port, "--api-port", "the embedded cluster"),
         (settings.port, "--port", "the workspace service"),

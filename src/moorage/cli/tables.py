@@ -14,12 +14,26 @@ Column = str | Callable[[Mapping[str, Any]], Any]
 
 def age(entity: Mapping[str, Any]) -> str:
     """Time since it was made."""
-    made = at(entity, "creation_context.created_at")
+    return since(at(entity, "creation_context.created_at"))
+
+
+def since(time: Any) -> str:
+    """How long ago a time was; empty when it is none."""
     try:
-        span = clock.now() - clock.parse_rfc3339(str(made))
+        span = clock.now() - clock.parse_rfc3339(str(time))
     except ValueError:
         return ""
     return describe(max(span, span - span))
+
+
+def ago(path: str) -> Column:
+    """How long ago the time at a path was."""
+
+    def cell(entity: Mapping[str, Any]) -> str:
+        passed = since(at(entity, path))
+        return f"{passed} ago" if passed else ""
+
+    return cell
 
 
 def at(entity: Any, path: str) -> Any:
@@ -131,10 +145,10 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "clusters": {
         "Name": "name",
         "Connectivity": "connectivity_status",
-        "Last heard": "last_connectivity_time",
+        "Last heard": ago("last_connectivity_time"),
         "Kubernetes": "kubernetes_version",
         "Agent": "agent_version",
-        "Nodes": "nodes",
+        "Nodes": lambda entity: len(entity.get("nodes") or []),
     },
     "workspaces": {"Name": "name", "Resource group": "resource_group", "Location": "location", "Age": age},
     "extensions": {"Name": "name", "State": "provisioningState", "Version": "version", "Components": components, "Message": "message"},

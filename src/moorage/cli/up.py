@@ -93,9 +93,11 @@ def up(
                 f"Moorage is already running: cluster {before.api_url}, workspace service {before.url}. "
                 "See it with 'moorage status', stop it with 'moorage down'."
             )
-        with _undone_when_interrupted(home, begun=not found):
+        if not found:
+            check_ports(settings)
+        with _undone_when_interrupted(session, home, begun=not found):
             with steps.step("Embedded cluster and workspace service"):
-                _start(home, settings, adopt=bool(found))
+                _start(home, settings)
             steps.note(f"cluster    {settings.api_url}   KUBECONFIG={home.kubeconfig}")
             steps.note(f"workspace  {settings.url}   subscription {_scope()[0]}, resource group {_scope()[1]}, workspace {_scope()[2]}")
             with steps.step(f"Extension '{EXTENSION}' in the cluster"):
@@ -116,15 +118,18 @@ def down(session: Session, purge: bool, yes: bool) -> Manifest | None:
     home = default_home()
     if not home.folder.exists():
         raise NotFound(f"There is nothing to stop: {home.folder} does not exist.", target="MOORAGE_HOME")
+    home.check_ours()
     if purge:
         session.confirm(f"Remove {home.folder} with all jobs, models and logs?", yes)
     home.run.mkdir(exist_ok=True)
     with home.locked():
+        session.on_interrupt("The processes go on stopping; `moorage down` waits for them again.")
         stopped = stop(home)
+        session.on_interrupt("")
         session.say(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
         if purge:
-            home.purge()
-            session.say(f"Removed {home.folder}.")
+            gone = home.purge()
+            session.say(f"Removed {home.folder}." if gone else f"Removed everything in {home.folder}; the folder itself cannot be removed.")
         else:
             session.say(f"State is kept in {home.folder}; 'moorage up' goes on with it.")
     return None
@@ -164,11 +169,9 @@ def status(session: Session) -> list[Manifest]:
     return rows
 
 
-def _start(home: Home, settings: StackSettings, *, adopt: bool) -> None:
+def _start(home: Home, settings: StackSettings) -> None:
     from moorage.identity.pki import ensure_authority
 
-    if not adopt:
-        check_ports(settings)
     ensure_authority(home.pki)
     _sign_in(home, settings)
     write_settings(home, settings)
@@ -213,7 +216,9 @@ def _checked_nodes(given: str) -> tuple[int, tuple[Manifest, ...]]:
     """How many nodes, and what a file declares of them; Invalid when it is neither a number nor such a file."""
     from moorage.embedded.node import declared
 
-    if given.isdigit() and 0 < int(given) <= declared.MOST:
+    if given.removeprefix("-").isdigit():
+        if not 0 < int(given) <= declared.MOST:
+            raise Invalid(f"--nodes: {given} is not a number from 1 to {declared.MOST}.", target="--nodes")
         return int(given), ()
     import yaml
 
@@ -284,14 +289,16 @@ def _attach() -> None:
 
 
 @contextlib.contextmanager
-def _undone_when_interrupted(home: Home, *, begun: bool) -> Iterator[None]:
+def _undone_when_interrupted(session: Session, home: Home, *, begun: bool) -> Iterator[None]:
     """What this `up` started is stopped again when it fails or Ctrl-C comes; state stays, and the next `up` goes on from it."""
     try:
         yield
     except BaseException:
         if begun:
             click.echo("Stopping what was started ...", err=True)
+            session.on_interrupt("Interrupted while stopping: `moorage down` stops what is left.")
             stop(home)
+            session.on_interrupt("Interrupted. Nothing runs, and state is kept: `moorage up` goes on with it.")
         raise
 
 

@@ -231,7 +231,9 @@ class Assets:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise self.refusal(use, f"the document '{use.reference.path}' cannot be read: {path} ({reason}).") from error
+            named = isinstance(error, FileNotFoundError) and Path(use.reference.path).name == use.reference.path and not path.suffix
+            remedy = f" One that is registered is written azureml:{use.reference.path}@latest." if named else ""
+            raise self.refusal(use, f"the document '{use.reference.path}' cannot be read: {path} ({reason}).{remedy}") from error
         return load(kind, text, name=str(path), folder=path.parent)
 
     def _named(self, use: Use, reference: Reference) -> str:
@@ -240,7 +242,10 @@ class Assets:
             own = known.startswith("/") and isinstance(reference, Named)
             if own and self.client.find(self._quoted(known)) is None:
                 assert isinstance(reference, Named)
-                raise self.refusal(use, f"there is no {_noun(use.role)} '{reference.name}' of version {reference.version}.")
+                raise self.refusal(
+                    use,
+                    f"there is no {_noun(use.role)} '{reference.name}' of version {reference.version}. {_look(use.role, reference.name)}",
+                )
             return known
         assert isinstance(reference, Named)
         if reference.label not in (None, "latest"):
@@ -250,7 +255,7 @@ class Assets:
         try:
             return str(latest(self.client, use.role, reference.name)["id"])
         except NotFound as error:
-            raise self.refusal(use, f"there is no {_noun(use.role)} named '{reference.name}'.") from error
+            raise self.refusal(use, f"there is no {_noun(use.role)} named '{reference.name}'. {_look(use.role)}") from error
 
     def _quoted(self, id: str) -> str:
         from urllib.parse import quote
@@ -460,6 +465,15 @@ def _version(client: Client, role: Role, name: str) -> str:
     container = (client.find(client.path(role.value, name)) or {}).get("properties") or {}
     chosen = container.get("latestVersion") if role in (Role.ENVIRONMENT, Role.COMPONENT) else None
     return str(chosen or container.get("nextVersion") or "1")
+
+
+def _look(role: Role, name: str | None = None) -> str:
+    """Where to see what there is, for a name that is not."""
+    noun = {Role.ENVIRONMENT: "environment", Role.MODEL: "model", Role.DATA: "data", Role.COMPONENT: "component"}.get(role)
+    if noun is None:
+        return ""
+    ready = "; ready-made ones: moorage environment list --registry-name azureml" if role is Role.ENVIRONMENT and name is None else ""
+    return f"See what there is: moorage {noun} list{f' --name {name}' if name else ''}{ready}."
 
 
 def _noun(role: Role) -> str:

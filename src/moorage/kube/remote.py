@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -42,6 +43,7 @@ _WATCH_SECONDS = (300, 600)  # the server ends a watch in this range; spread, so
 _THROTTLED_ATTEMPTS = 5
 _LONGEST_THROTTLE = timedelta(seconds=10)
 _WHOLE_LOG = LogOptions()
+_ANOTHER = "Name another with --kubeconfig or KUBECONFIG."
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> RemoteCluster:
@@ -53,16 +55,38 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> Remot
     if kubeconfig is None and context is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
         return in_cluster(Path(mounted(str(SERVICE_ACCOUNT), os.environ)))
     path = kubeconfig or Path(os.environ.get("KUBECONFIG") or "~/.kube/config")
+    _checked(path)
     try:
         config = KubeConfig.from_file(path).get(context)
     except ConfigError as error:
-        raise Invalid(f"Kubeconfig {path}: {error}. Name another with --kubeconfig or KUBECONFIG.", target="kubeconfig") from error
+        raise Invalid(f"Kubeconfig {path}: {error}. {_ANOTHER}", target="kubeconfig") from error
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Invalid(f"Kubeconfig {path} cannot be read as one: {error!r}.", target="kubeconfig") from error
+        raise Invalid(f"Kubeconfig {path} is none: {error!r}. {_ANOTHER}", target="kubeconfig") from error
     except yaml.YAMLError as error:
-        raise Invalid(f"Kubeconfig {path} is no YAML: {error}.", target="kubeconfig") from error
+        raise Invalid(f"Kubeconfig {path} is no YAML: {error}. {_ANOTHER}", target="kubeconfig") from error
     assert config is not None
     return _open(config)
+
+
+def _checked(path: Path) -> None:
+    """Refuse what lightkube would call "not found" or stumble over: a folder, an empty file, text without fields."""
+    expanded = path.expanduser()
+    if expanded.is_dir():
+        raise Invalid(f"Kubeconfig {path} is a folder, not a file. {_ANOTHER}", target="kubeconfig")
+    if not expanded.exists() and os.pathsep in str(path):
+        raise Invalid(
+            f"KUBECONFIG names several files ({path}), and one is read. Make one of them: kubectl config view --flatten > FILE, and --kubeconfig FILE.",
+            target="kubeconfig",
+        )
+    if not expanded.is_file():
+        return
+    try:
+        fields = yaml.safe_load(expanded.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Invalid(f"Kubeconfig {path} cannot be read: {error}. {_ANOTHER}", target="kubeconfig") from error
+    if not isinstance(fields, dict) or not {"clusters", "contexts"} <= fields.keys():
+        what = "is empty" if fields is None else "has no `clusters` and `contexts`"
+        raise Invalid(f"Kubeconfig {path} {what}. {_ANOTHER}", target="kubeconfig")
 
 
 def in_cluster(service_account: Path = SERVICE_ACCOUNT) -> RemoteCluster:
@@ -82,6 +106,12 @@ def _open(config: SingleConfig) -> RemoteCluster:
     try:
         verify = client_adapter.verify_cluster(config.cluster, config.user or User(), config.abs_file)
         auth = client_adapter.user_auth(config.user)
+    except ssl.SSLError as error:
+        raise Invalid(
+            f"Context {config.context_name}: its certificates or key cannot be used ({error.reason or error}). Correct certificate-authority, "
+            "client-certificate and client-key (or their -data) in the kubeconfig.",
+            target="kubeconfig",
+        ) from error
     except (ConfigError, OSError, ValueError) as error:
         raise Invalid(f"Context {config.context_name}: {error}.", target="kubeconfig") from error
     return RemoteCluster(
@@ -315,6 +345,12 @@ def _error(response: httpx2.Response, body: bytes) -> MoorageError:
     except orjson.JSONDecodeError:
         parsed = None
     text = parsed if isinstance(parsed, dict) else body.decode(errors="replace")
+    if response.status_code == 401:
+        where = response.request.url.copy_with(raw_path=b"/")
+        return Unauthenticated(
+            f"The Kubernetes API at {where} does not accept the credential it was sent: it is wrong, or has ended. "
+            "Renew it, or use a kubeconfig with another one."
+        )
     return error_of(response.status_code, text, retry_after=after)
 
 
@@ -326,4 +362,10 @@ def _transport_errors() -> Iterator[None]:
         raise Unauthenticated(f"No credential for the cluster: {error}.") from error
     except httpx2.RequestError as error:
         where = error.request.url.copy_with(query=None)
-        raise Unavailable(f"The Kubernetes API does not answer at {where}: {error or type(error).__name__}.") from error
+        said = str(error).rstrip(".") or type(error).__name__
+        remedy = (
+            "Correct the authority that its certificate is checked against"
+            if "CERTIFICATE_VERIFY_FAILED" in said
+            else "Check the server's address, and that it is reached from here"
+        )
+        raise Unavailable(f"The Kubernetes API does not answer at {where}: {said}. {remedy}.") from error

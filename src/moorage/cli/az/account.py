@@ -15,7 +15,7 @@ account = group("account", "Show and choose the subscription; print an access to
 groups = group("group", "Resource groups: names that workspaces lie in. They need not be made.")
 parts = group("extension", "Extensions of `az`: those that are needed are built in.")
 providers = group("provider", "Resource providers: those that are needed are built in.")
-_BUILT_IN = ("ml", "k8s-extension", "k8s-configuration", "connectedk8s")
+BUILT_IN = ("ml", "k8s-extension", "k8s-configuration", "connectedk8s")
 _TENANT = "moorage"
 
 
@@ -201,8 +201,8 @@ def delete_group(session: Session, **given: str | bool | None) -> None:
 @yes_option()
 def add_part(session: Session, name: str, **ignored: str | bool | None) -> None:
     """Accept extensions whose commands are built in; refuse others."""
-    if name not in _BUILT_IN:
-        raise Invalid(f"the extension '{name}' is none that Moorage answers; built in are {', '.join(_BUILT_IN)}.", target="--name")
+    if name not in BUILT_IN:
+        raise Invalid(f"the extension '{name}' is none that Moorage answers; built in are {', '.join(BUILT_IN)}.", target="--name")
     session.say(f"extension '{name}': built in")
 
 
@@ -218,7 +218,7 @@ def update_part(session: Session, name: str) -> None:
 @name_option("extension")
 def remove_part(session: Session, name: str) -> None:
     """Nothing to remove: what is built in stays, others were never there."""
-    session.say(f"extension '{name}': " + ("built in, stays" if name in _BUILT_IN else "is not there"))
+    session.say(f"extension '{name}': " + ("built in, stays" if name in BUILT_IN else "is not there"))
 
 
 @command(parts, "list", examples=["az extension list -o table"])
@@ -226,7 +226,7 @@ def list_parts(session: Session) -> list[Manifest]:
     """List what is built in."""
     from moorage import __version__
 
-    return [{"name": name, "version": __version__, "extensionType": "built in", "preview": False} for name in _BUILT_IN]
+    return [{"name": name, "version": __version__, "extensionType": "built in", "preview": False} for name in BUILT_IN]
 
 
 @command(parts, "show", examples=["az extension show -n ml"])
@@ -236,7 +236,7 @@ def show_part(session: Session, name: str) -> Manifest:
     for each in list_parts.callback(session) if list_parts.callback else []:
         if each["name"] == name:
             return dict(each)
-    raise NotFound(f"the extension '{name}' is not there; built in are {', '.join(_BUILT_IN)}.", target="--name")
+    raise NotFound(f"the extension '{name}' is not there; built in are {', '.join(BUILT_IN)}.", target="--name")
 
 
 @command(providers, "register", examples=["az provider register -n Microsoft.KubernetesConfiguration"])
@@ -259,4 +259,4 @@ def version(session: Session) -> Manifest:
     """Show Moorage's version; there is no other `az` below it."""
     from moorage import __version__
 
-    return {"moorage": __version__, "extensions": dict.fromkeys(_BUILT_IN, __version__)}
+    return {"moorage": __version__, "extensions": dict.fromkeys(BUILT_IN, __version__)}

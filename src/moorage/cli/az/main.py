@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+import click
+
 from moorage.cli.az.words import expand
 from moorage.cli.commands import SETTINGS, LazyGroup, refused_command
 from moorage.cli.main import COMMANDS, run
@@ -53,6 +55,26 @@ for _noun, _reason in (
 ):
     refused_command(ml, _noun, _reason)
 
+
+class _Version(click.Option):
+    """`az --version`, by which scripts look whether there is an `az` and its part `ml`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ["--version", "-v"], is_flag=True, expose_value=False, is_eager=True, callback=_versions, help="Show versions and exit."
+        )
+
+
+def _versions(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from moorage import __version__
+        from moorage.cli.az.account import BUILT_IN
+
+        for part in ("moorage", *BUILT_IN):
+            click.echo(f"{part:<20}{__version__}")
+        context.exit()
+
+
 application = LazyGroup(
     "az",
     lazy={
@@ -75,6 +97,7 @@ application = LazyGroup(
     Nothing here speaks to Azure. `az ml NOUN VERB` is `moorage NOUN VERB`.""",
     no_args_is_help=True,
     context_settings=SETTINGS,
+    params=[_Version()],
 )
 
 

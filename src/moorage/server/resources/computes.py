@@ -139,7 +139,7 @@ def _check_idle(tx: Transaction, compute: Resource) -> None:
     busy += [f"online endpoints: {', '.join(endpoints[:10])}"] if endpoints else []
     if busy:
         raise Conflict(
-            f"Compute '{compute.name}' is in use by {'; '.join(busy)}. Cancel or delete them first, or detach with force=true, which ends them.",
+            f"Compute '{compute.name}' is in use by {'; '.join(busy)}. Cancel or delete them first, or detach by force, which ends them (compute detach --force; force=true).",
             code="ComputeInUse",
             target=compute.id,
         )
