@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -51,7 +51,7 @@ class Blobs:
 
     def find(self, container: str, name: str) -> Blob | None:
         row = self._tx.connection.execute(_FIND, values(container=container, name=name)).one_or_none()
-        return _blob(row) if row else None
+        return _blob(row, row._mapping["parts"]) if row else None
 
     def get(self, container: str, name: str) -> Blob:
         found = self.find(container, name)
@@ -266,7 +266,7 @@ def _range(query: sa.Select[tuple[object, ...]], container: str, prefix: str, af
     return query.order_by(t.c.name)
 
 
-def _blob(row: sa.Row[tuple[object, ...]]) -> Blob:
+def _blob(row: sa.Row[tuple[object, ...]], parts: Sequence[Sequence[Any]] = ()) -> Blob:
     found = row._mapping
     return Blob(
         container=found["container"],
@@ -279,7 +279,7 @@ def _blob(row: sa.Row[tuple[object, ...]]) -> Blob:
         modified_at=found["modified_at"],
         metadata=found["metadata"],
         headers=found["headers"],
-        parts=tuple(Part(*part) for part in found.get("parts", ())),
+        parts=tuple(Part(*part) for part in parts),
     )
 
 
