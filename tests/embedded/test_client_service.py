@@ -138,8 +138,8 @@ def test_a_waiting_job_says_why_and_can_be_cancelled(agent: Agent, moorage: Run,
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("compute=azureml:nowhere", "nowhere"),
-        ("resources.instance_type=huge", "huge"),
+        ("compute=azureml:nowhere", "--set compute: compute: the workspace has no compute 'nowhere'"),
+        ("resources.instance_type=huge", "--set resources.instance_type: resources.instance_type: the compute has no instance type 'huge'"),
         (
             "environment=azureml:absent:1",
             "--set environment: environment: there is no environment 'absent' of version 1. See what there is: moorage environment list --name absent.",

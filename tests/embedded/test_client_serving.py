@@ -39,6 +39,10 @@ class Router(http.server.BaseHTTPRequestHandler):
             return self.answer(
                 424, b"boom", **{"ms-azureml-model-error-statuscode": "500", "ms-azureml-model-error-reason": "oops", "x-request-id": "r1"}
             )
+        if self.headers.get("azureml-model-deployment") == "absent":
+            return self.answer(
+                404, b'{"error":{"code":"NotFound","message":"The endpoint has no deployment \'absent\'.","requestId":"r2"}}'
+            )
         return self.answer(200, b'{"path": "%s", "echo": %s}' % (self.path.encode(), body))
 
     def answer(self, status: int, body: bytes, **headers: str) -> None:
@@ -156,6 +160,8 @@ def test_a_model_is_served_and_scored(agent: Agent, serving: Path, moorage: Run,
     assert (
         "answered 424" in err and "the model answered 500: oops" in err and "request id r1" in err and "boom" in err and "get-logs" in err
     )
+    code, _, err = moorage(*invoke, "-d", "absent")
+    assert code == 1 and "answered 404 Not Found; The endpoint has no deployment 'absent'." in err and "{" not in err
     before = Router.key
     with reporting(agent, endpoint):
         code, out, err = moorage("online-endpoint", "regenerate-keys", "-n", "digits", "--yes", "-o", "json")

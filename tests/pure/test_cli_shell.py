@@ -24,6 +24,7 @@ from moorage.cli.home import Home
 from moorage.cli.main import application, main
 from moorage.cli.online_endpoint import shares
 from moorage.cli.progress import Lines
+from moorage.cli.session import Session
 from moorage.errors import Conflict, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
 
 ROOT = Path(__file__).parent.parent.parent
@@ -182,6 +183,16 @@ def test_on_a_terminal_what_is_said_about_a_log_begins_a_line_of_its_own() -> No
     lines.finish()
     lines.finish()
     assert terminal.getvalue() == "step 1\n\r50 %\n"
+
+
+def test_an_empty_list_says_so_to_a_person_and_nothing_to_a_script(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Session({"output": "table"}, table="jobs").show([])
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    Session({}, table="jobs").show([])
+    assert capsys.readouterr().err == "The list is empty.\n"
 
 
 def test_a_file_gets_a_log_as_the_job_wrote_it() -> None:

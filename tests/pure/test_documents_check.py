@@ -346,3 +346,18 @@ def test_anchors_and_merge_keys_work() -> None:
 def test_options_win_over_the_document_and_settings() -> None:
     found = load(Kind.JOB, JOB + "name: a", name="t", folder=Path(), changes=["name=b"], options={"name": "c"})
     assert found.values["name"] == "c"
+
+
+def test_what_the_service_refuses_is_said_of_the_document_s_field_where_it_has_one() -> None:
+    text = "command: echo\nenvironment: {image: i}\ncompute: azureml:c\ninputs: {myData: {type: uri_file, path: 'azureml:d:1'}}\n"
+    document = load(Kind.JOB, text, name="train.yml", folder=Path())
+    for target, at in (
+        ("properties.computeId", "train.yml:3: compute: "),
+        ("properties.inputs.myData.uri", "train.yml:4: inputs.myData.path: "),
+        ("properties.resources.instanceType", "properties.resources.instanceType: "),
+        ("/subscriptions/s", "/subscriptions/s: "),
+        ("", ": "),
+    ):
+        with pytest.raises(Invalid) as refused, document.answering():
+            raise Invalid(f"{target}: is not there.", code="Absent", target=target)
+        assert (refused.value.message, refused.value.code) == (f"{at}is not there.", "Absent")

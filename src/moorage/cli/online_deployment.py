@@ -147,7 +147,8 @@ def _apply(session: Session, document: Document, path: str, *, wait: bool) -> Ma
     session.on_interrupt(
         f"The service goes on with deployment {name}; `moorage online-deployment show -n {name} -e {endpoint}` tells how it went."
     )
-    found = session.client.apply(path, made, wait=wait, watch=session.watch(f"deployment {name}"))
+    with document.answering():
+        found = session.client.apply(path, made, wait=wait, watch=session.watch(f"deployment {name}"))
     _tell_notices(session, name, found)
     return entities.deployment(found)
 

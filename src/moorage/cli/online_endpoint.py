@@ -63,7 +63,8 @@ def create(session: Session, file: str | None, changes: tuple[str, ...], no_wait
     if session.client.find(session.client.path("onlineEndpoints", name)) is not None:
         raise Conflict(f"the endpoint {name} exists; change it with `moorage online-endpoint update`.", target=name)
     session.no_page(web, f"moorage online-endpoint show -n {name}")
-    return _apply(session, name, body(document, session.client.workspace, {}), wait=not no_wait)
+    with document.answering():
+        return _apply(session, name, body(document, session.client.workspace, {}), wait=not no_wait)
 
 
 @command(

@@ -153,6 +153,8 @@ class Session:
         text = render(result, chosen, table=self.table, query=self.given.get("query"))
         if text:
             click.echo(text)
+        elif listed and not result and not self.given.get("query"):
+            self.say("The list is empty.")
 
     def delete(self, path: str, what: str, *, wait: bool = True, params: Manifest | None = None) -> None:
         """Delete a resource and say so; NotFound when there was none, since a misspelt name must not look like a success."""

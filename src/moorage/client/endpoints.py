@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -66,6 +67,15 @@ def invoke(
     return response
 
 
+def _said(text: str) -> str:
+    """What an answer says: the router's own errors are an envelope around one sentence, a script's are what they are."""
+    try:
+        said = json.loads(text)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        said = None
+    return (said if isinstance(said, str) else text).strip().removesuffix(".")
+
+
 def refusal(name: str, response: Response) -> MoorageError:
     """What went wrong with a scoring request, in one message."""
     parts = [f"the endpoint {name} answered {response.status_code} {response.reason_phrase}".rstrip()]
@@ -74,7 +84,7 @@ def refusal(name: str, response: Response) -> MoorageError:
         parts.append(f"the model answered {status or '?'}: {reason or 'no reason given'}")
     if request_id := response.headers.get("x-request-id") or response.headers.get("x-ms-request-id"):
         parts.append(f"request id {request_id}")
-    if text := response.text.strip():
+    if text := _said(response.text):
         parts.append(text[:2000])
     if response.status_code in (424, 502):
         parts.append(f"the traceback is in `moorage online-deployment get-logs -e {name} -n DEPLOYMENT`")

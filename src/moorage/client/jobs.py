@@ -90,7 +90,8 @@ def submit(client: Client, document: Document, *, upload: Upload | None = None) 
     document.values["name"] = name
     document.values.setdefault("experiment_name", document.folder.resolve().name or "Default")
     body = Assets(client, document, upload=upload).body()
-    return dict(client.put(client.path("jobs", name), body).json())
+    with document.answering():
+        return dict(client.put(client.path("jobs", name), body).json())
 
 
 def history(client: Client, name: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -79,6 +80,10 @@ SCHEMAS: Mapping[str, Kind] = {
 }
 
 
+# Fields that the API calls otherwise than the documents do, beyond camelCase.
+_OF_THE_API = {"computeId": "compute", "environmentId": "environment", "codeId": "code", "uri": "path"}
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A checked document.
@@ -99,6 +104,33 @@ class Document:
     def refusal(self, at: str, problem: str) -> Invalid:
         """An error about one field, worded like those of the check itself."""
         return refuse([Finding(self.where.get(at, self.name), at, problem)])
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """What the service refuses about a field of the API is refused as the document's field, with its line, where the document has it.
+
+        Raises:
+            Invalid: as the service answered it, with its code.
+        """
+        try:
+            yield
+        except Invalid as error:
+            at = self._field(error.target or "")
+            if not at:
+                raise
+            found = self.refusal(at, error.message.removeprefix(f"{error.target}: "))
+            raise Invalid(found.message, code=error.code, target=at, details=error.details) from error
+
+    def _field(self, target: str) -> str:
+        """The document's field that a field of the API was made of; "" when there is none."""
+        at = ""
+        for part in target.removeprefix("properties.").split(".") if target.startswith("properties.") else ():
+            # Names of inputs and outputs are the user's, and stay as they are.
+            spellings = (part, _OF_THE_API.get(part, part), re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", part).lower())
+            at = next((each for each in (f"{at}.{name}".lstrip(".") for name in spellings) if each in self.where), "")
+            if not at:
+                return ""
+        return at
 
 
 def load(
