@@ -23,7 +23,7 @@ __all__ = ["stack"]
 HERE = Path(__file__).parent
 PYTHON = ROOT / ".venv-sdk" / "bin" / "python"
 # Beyond any flow's own patience; then the worker's end says where it stood.
-_PATIENCE = 200.0
+_PATIENCE = 500.0
 # Small enough that several of a flow's pods run at once on two cores.
 _TINY = """
 apiVersion: amlarc.azureml.com/v1alpha1

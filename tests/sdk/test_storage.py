@@ -38,7 +38,7 @@ def ended(sdk_python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             [sdk_python, HERE / "storage.py"],
             capture_output=True,
             text=True,
-            timeout=220,
+            timeout=500,
             env=os.environ | {"MOORAGE_TEST_STORAGE": json.dumps(settings), "REQUESTS_CA_BUNDLE": service.authority, "PYTHONPATH": ""},
         )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -21,7 +21,7 @@ def names(found: Any) -> set[str]:
     return {each.name for each in found}
 
 
-def until(holds: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+def until(holds: Callable[[], Any], what: str, seconds: float = 200) -> Any:
     """Wait for something of the service or its cluster; nothing there can wake us."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):
