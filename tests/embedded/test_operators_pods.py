@@ -220,7 +220,13 @@ async def test_a_deployment_serves_and_a_broken_one_fails_with_its_traceback(wor
 
 
 WAITS = "import pathlib, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
-WAITS += "pathlib.Path(sys.argv[1], 'model').write_text('m')\nsignal.sigwait([signal.SIGUSR1])\n"
+WAITS += "pathlib.Path(sys.argv[1], 'model').write_text('m')\nprint('armed', flush=True)\nsignal.sigwait([signal.SIGUSR1])\n"
+
+
+async def armed(world: World, pod: str) -> None:
+    """Wait until a command has said that it is ready for signals."""
+    async with closing(world.cluster.logs(NAMESPACE, pod, LogOptions(container="main", follow=True))) as log:
+        assert await anext(log) == b"armed\n"
 
 
 def send(pod: str, words: str, number: int) -> bool:
@@ -245,14 +251,14 @@ async def test_a_job_is_not_complete_when_what_stores_its_outputs_had_fallen_ove
     await world.status(TRAINING_JOB, "fallen", lambda each: each.get("phase") == "Running")
     (pod,) = (await world.cluster.list(POD, NAMESPACE, labels="moorage.dev/job=fallen")).items
     name = pod["metadata"]["name"]
+    await armed(world, name)
     end = asyncio.get_running_loop().time() + world.patience.total_seconds()
     while not any("waiting" in each["state"] for each in pod["status"]["initContainerStatuses"]):
         send(name, "moorage.podside upload", signal.SIGKILL)
         assert asyncio.get_running_loop().time() < end
         await asyncio.sleep(0.05)
         pod = await world.cluster.get(POD, name, NAMESPACE)
-    while not send(name, "python waits.py", signal.SIGUSR1):
-        await asyncio.sleep(0.05)
+    assert send(name, "python waits.py", signal.SIGUSR1)
     status = await world.finished("fallen")
     # On a slow machine the sidecar may have come back in time.
     assert (status["phase"] == "Completed") == ("c/o/model" in world.store.blobs), status
@@ -265,8 +271,7 @@ async def test_a_job_that_is_evicted_and_ends_with_success_is_not_complete(world
     await world.submit(TRAINING_JOB, "evicted", job("trap 'exit 0' TERM; echo armed; sleep 600 & wait"))
     await world.status(TRAINING_JOB, "evicted", lambda each: each.get("phase") == "Running")
     (pod,) = (await world.cluster.list(POD, NAMESPACE, labels="moorage.dev/job=evicted")).items
-    async with closing(world.cluster.logs(NAMESPACE, pod["metadata"]["name"], LogOptions(container="main", follow=True))) as log:
-        assert await anext(log) == b"armed\n"
+    await armed(world, pod["metadata"]["name"])
     await world.cluster.create_subresource(
         POD, pod["metadata"]["name"], NAMESPACE, "eviction", {"metadata": {"name": pod["metadata"]["name"]}}
     )
