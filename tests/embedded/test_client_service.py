@@ -101,6 +101,8 @@ def test_what_a_job_left_behind_is_fetched(agent: Agent, moorage: Run, client: C
     assert (tmp_path / "out" / "named-outputs" / "model" / "model.pkl").read_text() == "1,2\n"
     code, _, err = moorage("job", "download", "-n", "fetched", "--output-name", "absent")
     assert code == 2 and "has no output 'absent'; it has model." in err
+    code, _, err = moorage("model", "create", "-n", "none", "--path", "azureml://jobs/nosuch/outputs/model")
+    assert code == 2 and "--path: path: the workspace has no job 'nosuch'." in err
     uri = "azureml://jobs/fetched/outputs/model"
     assert moorage("model", "create", "-n", "from-job", "--path", uri, "--type", "custom_model")[0] == 0
     code, _, err = moorage("model", "download", "-n", "from-job", "-v", "1", "-p", str(tmp_path / "models"))

@@ -431,7 +431,8 @@ def register(client: Client, document: Document, *, upload: Upload | None = None
     given = document.values.get("version")
     version = str(given or _version(client, role, name))
     try:
-        return dict(client.put(client.path(role.value, name, "versions", version), made).json())
+        with document.answering():
+            return dict(client.put(client.path(role.value, name, "versions", version), made).json())
     except Conflict:
         # Two people asked for the next version at once, or an environment's content changed: the one after is free.
         if given:

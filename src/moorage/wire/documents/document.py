@@ -81,7 +81,12 @@ SCHEMAS: Mapping[str, Kind] = {
 
 
 # Fields that the API calls otherwise than the documents do, beyond camelCase.
-_OF_THE_API = {"computeId": "compute", "environmentId": "environment", "codeId": "code", "uri": "path"}
+_OF_THE_API = {
+    "computeId": "compute",
+    "environmentId": "environment",
+    "codeId": "code",
+    **dict.fromkeys(("uri", "dataUri", "modelUri"), "path"),
+}
 
 
 @dataclass(frozen=True, slots=True)
