@@ -225,8 +225,11 @@ WAITS += "pathlib.Path(sys.argv[1], 'model').write_text('m')\nprint('armed', flu
 
 async def armed(world: World, pod: str) -> None:
     """Wait until a command has said that it is ready for signals."""
-    async with closing(world.cluster.logs(NAMESPACE, pod, LogOptions(container="main", follow=True))) as log:
-        assert await anext(log) == b"armed\n"
+    said = b""
+    async with asyncio.timeout(world.patience.total_seconds()):
+        async with closing(world.cluster.logs(NAMESPACE, pod, LogOptions(container="main", follow=True))) as log:
+            while b"armed\n" not in said:  # in pieces, as it was written
+                said += await anext(log)
 
 
 def send(pod: str, words: str, number: int) -> bool:
