@@ -99,6 +99,12 @@ def test_a_whole_command_job_becomes_a_whole_training_job() -> None:
     ("change", "words"),
     [
         ({"command": ""}, "properties.command"),
+        ({"command": "echo \0"}, "properties.command: contains a NUL character"),
+        ({"environmentVariables": {"A": "\0"}}, "properties.environmentVariables.A: contains a NUL character"),
+        (
+            {"inputs": {"n": {"jobInputType": "literal", "value": "\0"}, "f": {"jobInputType": "uri_file", "uri": "f"}}},
+            "inputs.n.value: contains a NUL",
+        ),
         ({"environmentId": None}, "properties.environmentId"),
         ({"command": "x ${{inputs.zz}}"}, "${{inputs.zz}}, which the job does not have. It has: inputs.f, inputs.n, outputs.out"),
         ({"command": "x ${{outputs.zz}}"}, "${{outputs.zz}}, which the job does not have"),

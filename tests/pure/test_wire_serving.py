@@ -179,6 +179,7 @@ def test_a_deployment_is_answered_with_the_defaults_a_client_needs() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"environmentVariables": {"A": "\0"}}, "properties.environmentVariables.A: contains a NUL character"),
         ({"requestSettings": {"requestTimeout": "3s"}}, "properties.requestSettings.requestTimeout: '3s'"),
         (
             {"scaleSettings": {"scaleType": "TargetUtilization", "minInstances": 4, "maxInstances": 3}},

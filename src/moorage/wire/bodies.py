@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from moorage.errors import Invalid
@@ -18,6 +18,14 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="allow", alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
+def _passable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("contains a NUL character, which no command and no variable can have (POSIX execve). Take it out.")
+    return text
+
+
+# What a program gets as an argument or in a variable.
+Passable = Annotated[str, AfterValidator(_passable)]
 B = TypeVar("B", bound=Body)
 
 

@@ -11,7 +11,7 @@ from moorage.errors import Invalid
 from moorage.specs.durations import format_duration, parse_duration
 from moorage.specs.endpoints import CONCURRENT_REQUESTS, QUEUE_WAIT, REQUEST_TIMEOUT
 from moorage.specs.manifest import Manifest
-from moorage.wire.bodies import Body, read
+from moorage.wire.bodies import Body, Passable, read
 
 _Amount = str | int | float
 
@@ -60,7 +60,7 @@ class DeploymentProperties(Body):
     model: str | None = None
     code_configuration: CodeConfiguration | None = None
     instance_type: str | None = None
-    environment_variables: dict[str, str] | None = None
+    environment_variables: dict[str, Passable] | None = None
     description: str | None = None
     container_resource_requirements: ResourceRequirements | None = None
     scale_settings: ScaleSettings | None = None

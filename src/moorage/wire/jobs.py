@@ -11,14 +11,14 @@ from moorage.errors import Invalid
 from moorage.specs import command, distribution
 from moorage.specs.durations import parse_duration
 from moorage.specs.jobs import references
-from moorage.wire.bodies import Body, read
+from moorage.wire.bodies import Body, Passable, read
 
 _ASSET_TYPES = Literal["uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"]
 
 
 class JobInput(Body):
     job_input_type: Literal["literal", "uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"]
-    value: str | None = None
+    value: Passable | None = None
     uri: str | None = None
     mode: Literal["ReadOnlyMount", "ReadWriteMount", "Download", "Direct", "EvalMount", "EvalDownload"] | None = None
 
@@ -78,14 +78,14 @@ class CommandJob(Body):
     """`properties` of a command job, as far as this service acts on it."""
 
     job_type: Literal["Command"]
-    command: Annotated[str, StringConstraints(min_length=1)]
+    command: Annotated[Passable, StringConstraints(min_length=1)]
     environment_id: Annotated[str, StringConstraints(min_length=1)]
     compute_id: str = ""
     code_id: str | None = None
     display_name: str | None = None
     experiment_name: str | None = None
     description: str | None = None
-    environment_variables: dict[_EnvironmentVariable, str] | None = None
+    environment_variables: dict[_EnvironmentVariable, Passable] | None = None
     inputs: dict[_Name, JobInput] | None = None
     outputs: dict[_Name, JobOutput] | None = None
     resources: JobResources | None = None
