@@ -272,6 +272,12 @@ def test_a_job_is_complete_when_every_worker_has_stored_its_outputs() -> None:
     assert status["message"] == "Parameter server 0: Its outputs could not be stored: no room"
 
 
+def test_a_complete_job_waits_for_the_last_news_of_its_pods() -> None:
+    done = [pod(index, "Succeeded", upload=terminated(0), main=terminated(0)) for index in range(2)]
+    late = pod(1, "Running", upload={"running": {}}, main=terminated(0))
+    assert status_of(decided(a_job(), [done[0], late], **COMPLETE))["phase"] == "Finalizing"
+
+
 def test_a_complete_job_does_not_claim_what_pods_that_are_gone_can_not_confirm() -> None:
     done = [pod(index, "Succeeded", upload=terminated(0), main=terminated(0)) for index in range(2)]
     for pods, words in (([], "Its pods were gone"), (done[:1], "1 of its 2 pods were gone")):

@@ -275,6 +275,15 @@ def test_a_jobs_end_is_told_in_words(job: Manifest, pods: Sequence[Manifest], ph
         assert status["startTime"] == "2026-11-22T11:00:00Z"
 
 
+@pytest.mark.parametrize("main", [terminated(0), {"running": {}}])
+def test_a_complete_job_waits_for_the_last_news_of_its_pod(main: Manifest) -> None:
+    children = started()
+    children[1]["status"] = COMPLETE
+    late = pod("Running", upload={"running": {}}, main=main)
+    status = status_of(reconcile(see(training_job(), children=children, pods=[late])))
+    assert (status["phase"], status["reason"]) == ("Finalizing", "PodEnded")
+
+
 EVICTED = {"type": "DisruptionTarget", "status": "True", "message": "Eviction API: evicting", "lastTransitionTime": "2026-11-22T11:09:58Z"}
 LATER = {**EVICTED, "lastTransitionTime": "2026-11-22T11:10:01Z"}
 DONE = {"upload": terminated(0), "main": terminated(0)}  # at 11:10:00

@@ -197,6 +197,8 @@ def _success(current: Mapping[int, Manifest], found: Layout) -> Outcome:
     for index, one in outcomes.items():
         if one.phase == "Failed":
             return replace(one, message=f"{_capital(found.role(index))}: {one.message}")
+    if late := next((one for one in outcomes.values() if not one.terminal), None):
+        return late
     # A parameter server is told to end, which is no failure; but what it says it could not store is lost.
     for index, pod in current.items():
         if index >= found.workers and (said := unstored(pod)):

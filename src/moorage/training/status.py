@@ -129,6 +129,9 @@ def success(pod: Manifest | None) -> Outcome:
             "The command succeeded. Its pod was gone before it could be asked whether all outputs were stored: look whether they are there."
         )
         return Outcome("Completed", "Completed", said, 0)
+    if phase_of(pod) not in ("Succeeded", "Failed"):
+        # Job and pod come by watches of their own: after a restart of the API the pod's news may be seconds behind the Job's.
+        return Outcome("Finalizing", "PodEnded", "The pod has ended; waiting for its node's last word.", 0)
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
     lost = _upload_failure(pod) or _upload_silence(pod)
     finished = main.finished if main else None
