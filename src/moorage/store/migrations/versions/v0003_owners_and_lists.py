@@ -11,4 +11,5 @@ down_revision = "0002"
 def upgrade() -> None:
     op.drop_index("ix_desired_owner", table_name="desired")
     op.create_index("ix_desired_owner", "desired", ["owner_name", "owner_parent", "owner_type"])
-    op.create_index("ix_resources_listed", "resources", ["workspace", "type", "parent", "sequence"])
+    if op.get_context().dialect.name == "sqlite":
+        op.create_index("ix_resources_listed", "resources", ["workspace", "type", "parent", "sequence"])
