@@ -272,6 +272,14 @@ def test_a_job_is_complete_when_every_worker_has_stored_its_outputs() -> None:
     assert status["message"] == "Parameter server 0: Its outputs could not be stored: no room"
 
 
+def test_a_failed_job_waits_for_the_last_news_of_every_pod_since_each_may_be_the_cause() -> None:
+    told = pod(0, "Failed", upload=terminated(0), main=terminated(143))
+    late = pod(1, "Running", upload={"running": {}}, main={"running": {}})
+    assert status_of(decided(a_job(), [told, late], **FAILED))["phase"] == "Finalizing"
+    cause = pod(1, "Failed", upload=terminated(0), main=terminated(3))
+    assert status_of(decided(a_job(), [told, cause], **FAILED))["message"].startswith("Instance 1: The command ended with exit code 3")
+
+
 def test_a_complete_job_waits_for_the_last_news_of_its_pods() -> None:
     done = [pod(index, "Succeeded", upload=terminated(0), main=terminated(0)) for index in range(2)]
     late = pod(1, "Running", upload={"running": {}}, main=terminated(0))

@@ -284,6 +284,17 @@ def test_a_complete_job_waits_for_the_last_news_of_its_pod(main: Manifest) -> No
     assert (status["phase"], status["reason"]) == ("Finalizing", "PodEnded")
 
 
+def test_a_failed_job_waits_for_the_last_news_of_the_pod_that_tells_why_unless_the_pod_is_deleted() -> None:
+    children = started()
+    children[1]["status"] = FAILED
+    late = pod("Running", upload={"running": {}}, main={"running": {}})
+    status = status_of(reconcile(see(training_job(), children=children, pods=[late])))
+    assert (status["phase"], status["reason"]) == ("Finalizing", "PodEnded")
+    late["metadata"]["deletionTimestamp"] = "2026-11-22T11:10:00Z"
+    status = status_of(reconcile(see(training_job(), children=children, pods=[late])))
+    assert (status["phase"], status["reason"]) == ("Failed", "BackoffLimitExceeded")
+
+
 EVICTED = {"type": "DisruptionTarget", "status": "True", "message": "Eviction API: evicting", "lastTransitionTime": "2026-11-22T11:09:58Z"}
 LATER = {**EVICTED, "lastTransitionTime": "2026-11-22T11:10:01Z"}
 DONE = {"upload": terminated(0), "main": terminated(0)}  # at 11:10:00

@@ -14,7 +14,7 @@ from moorage.specs.distribution import PEERS_ANNOTATION, Layout, index_of
 from moorage.specs.manifest import Manifest
 from moorage.specs.refusal import Refusal
 from moorage.training.launchers.gang import PEERS_CONTAINER
-from moorage.training.status import Outcome, failure, job_failure, phase_of, progress, success, unstored
+from moorage.training.status import LATE, Outcome, awaited, failure, job_failure, phase_of, progress, success, unstored
 from moorage.training.template import UPLOAD_CONTAINER
 
 # Ends that follow from another's. SIGKILL (137) does so only for our own containers: what kills a command while nobody deletes its pod is what
@@ -165,7 +165,10 @@ def _state(pod: Manifest) -> Outcome:
 
 
 def _failure(condition: Manifest, pods: Sequence[Manifest], found: Layout) -> Outcome:
-    over = [pod for pod in newest(pods, found).values() if phase_of(pod) == "Failed"]
+    current = newest(pods, found).values()
+    if any(awaited(condition, pod) for pod in current):
+        return LATE
+    over = [pod for pod in current if phase_of(pod) == "Failed"]
     first = min(over, key=_when(str(condition.get("message") or "")), default=None)
     if first is None:
         return job_failure(condition, None)

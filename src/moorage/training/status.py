@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moorage.specs import pod_status, workload
 from moorage.specs.condition import find
@@ -15,6 +15,8 @@ from moorage.training.launchers import mpi
 from moorage.training.template import UPLOAD_CONTAINER
 
 TERMINAL = ("Completed", "Failed", "Canceled")
+# Reasons of a Job's condition Failed that a pod's end has brought about (Kubernetes: batch/v1 types.go).
+_BY_A_POD = ("BackoffLimitExceeded", "PodFailurePolicy")
 _NOTICES = {"notice": workload.ENVIRONMENT_CONTAINER, "outputs": UPLOAD_CONTAINER}
 # From Pod.status.reason and the DisruptionTarget condition.
 _POD_REASONS = {
@@ -42,12 +44,18 @@ class Outcome:
         return self.phase in TERMINAL
 
 
+# Where what is known of a job's pods is older than what is known of its end.
+LATE = Outcome("Finalizing", "PodEnded", "The pod has ended; waiting for its node's last word.")
+
+
 def observe(job: Manifest | None, pods: Sequence[Manifest], refused: Refusal | None = None) -> Outcome:
     """The job's state from its Job and pods; `refused`: why the last pod that the Job wanted could not be created."""
     pod = pod_status.newest(pods)
     conditions = ((job or {}).get("status") or {}).get("conditions")
     failed = find(conditions, "Failed")
     if failed and failed.get("status") == "True":
+        if pod and awaited(failed, pod):
+            return LATE
         return failure(pod) if pod and phase_of(pod) == "Failed" else job_failure(failed, pod)
     complete = find(conditions, "Complete")
     if complete and complete.get("status") == "True":
@@ -89,6 +97,10 @@ def phase_of(pod: Manifest) -> str:
     return str((pod.get("status") or {}).get("phase") or "")
 
 
+def _over(pod: Manifest) -> bool:
+    return phase_of(pod) in ("Succeeded", "Failed")
+
+
 def began(pod: Manifest) -> str | None:
     """When the pod's command began; None where it has not."""
     main = pod_status.container(pod, workload.MAIN_CONTAINER)
@@ -105,7 +117,7 @@ def progress(pod: Manifest) -> Outcome:
         return Outcome("Finalizing", "StoringOutputs", "The command has ended; its outputs are being stored.", finished.exit_code)
     if phase_of(pod) == "Failed" and pod_status.running(main) is None:
         return Outcome("Preparing", "StartingPod", "The pod ended before the command began; the cluster replaces it or gives the job up.")
-    if phase_of(pod) in ("Succeeded", "Failed"):
+    if _over(pod):
         return Outcome("Finalizing", "PodEnded", "The pod has ended; waiting for the cluster to conclude the job.")
     if pod_status.running(main):
         return Outcome("Running", "Running", "The command is running.")
@@ -129,9 +141,9 @@ def success(pod: Manifest | None) -> Outcome:
             "The command succeeded. Its pod was gone before it could be asked whether all outputs were stored: look whether they are there."
         )
         return Outcome("Completed", "Completed", said, 0)
-    if phase_of(pod) not in ("Succeeded", "Failed"):
+    if not _over(pod):
         # Job and pod come by watches of their own: after a restart of the API the pod's news may be seconds behind the Job's.
-        return Outcome("Finalizing", "PodEnded", "The pod has ended; waiting for its node's last word.", 0)
+        return replace(LATE, exit_code=0)
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER))
     lost = _upload_failure(pod) or _upload_silence(pod)
     finished = main.finished if main else None
@@ -181,6 +193,11 @@ def _command_failure(pod: Manifest, main: Ended) -> Outcome:
     return Outcome("Failed", "CommandFailed", f"The command ended with exit code {main.exit_code}.{tail}{appendix}", *_end(main))
 
 
+def awaited(condition: Manifest, pod: Manifest) -> bool:
+    """Whether a Job that has failed by its pods' end has one whose end is yet to be heard of: that one tells why. Others' pods are deleted."""
+    return condition.get("reason") in _BY_A_POD and not _over(pod) and not pod["metadata"].get("deletionTimestamp")
+
+
 def job_failure(condition: Manifest, pod: Manifest | None) -> Outcome:
     """What the Job itself says, where no pod tells."""
     main = pod_status.ended(pod_status.container(pod, workload.MAIN_CONTAINER)) if pod else None
@@ -191,7 +208,7 @@ def _upload_failure(pod: Manifest) -> str:
     """Why the sidecar could not store everything; empty when it did, or has not ended."""
     entry = pod_status.container(pod, UPLOAD_CONTAINER)
     upload = pod_status.ended(entry)
-    if upload is None and pod_status.running(entry) is None and phase_of(pod) in ("Succeeded", "Failed"):
+    if upload is None and pod_status.running(entry) is None and _over(pod):
         # It had fallen over again and again, and was to be started again later when the pod's end came.
         upload = pod_status.ended(entry, last=True)
     return _said(upload, pod) if upload and upload.exit_code else ""
