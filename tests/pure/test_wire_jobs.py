@@ -98,7 +98,7 @@ def test_a_whole_command_job_becomes_a_whole_training_job() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"command": ""}, "properties.command"),
+        ({"command": ""}, "properties.command: string should have at least 1 character"),
         ({"command": "echo \0"}, "properties.command: contains a NUL character"),
         ({"environmentVariables": {"A": "\0"}}, "properties.environmentVariables.A: contains a NUL character"),
         (

@@ -18,14 +18,14 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="allow", alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
-def _passable(text: str) -> str:
+def passable(text: str) -> str:
+    """The text, if a program can get it as an argument or in a variable; ValueError otherwise."""
     if "\0" in text:
         raise ValueError("contains a NUL character, which no command and no variable can have (POSIX execve). Take it out.")
     return text
 
 
-# What a program gets as an argument or in a variable.
-Passable = Annotated[str, AfterValidator(_passable)]
+Passable = Annotated[str, AfterValidator(passable)]
 B = TypeVar("B", bound=Body)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from moorage.errors import Invalid
 from moorage.specs import command, distribution
 from moorage.specs.durations import parse_duration
 from moorage.specs.jobs import references
-from moorage.wire.bodies import Body, Passable, read
+from moorage.wire.bodies import Body, Passable, passable, read
 
 _ASSET_TYPES = Literal["uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"]
 
@@ -78,7 +78,7 @@ class CommandJob(Body):
     """`properties` of a command job, as far as this service acts on it."""
 
     job_type: Literal["Command"]
-    command: Annotated[Passable, StringConstraints(min_length=1)]
+    command: Annotated[str, StringConstraints(min_length=1), AfterValidator(passable)]
     environment_id: Annotated[str, StringConstraints(min_length=1)]
     compute_id: str = ""
     code_id: str | None = None
