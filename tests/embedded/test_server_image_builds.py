@@ -35,6 +35,7 @@ from moorage.server.blobstore import BlobStore
 from moorage.server.images import builds, context
 from moorage.server.images.builder import workplace
 from moorage.server.images.context import ContextFile, Space, describe, download, wholly
+from moorage.server.resources import jobs
 from moorage.specs.image_build import BUILD_LOG
 from moorage.store import Blob, Transaction
 
@@ -190,6 +191,24 @@ async def test_a_cancelled_job_goes_and_the_build_stops_with_the_last_one(servic
         builder.open("gate")
         await service.call("PUT", "jobs/three", job("e2"), status=201)
         assert (await image_of(agent, "three")).startswith("registry.test/")
+
+
+async def test_a_job_goes_that_is_cancelled_in_the_moment_in_which_its_build_is_to_begin(
+    service: Service, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.attached()
+    await register(service, "e2", {"Dockerfile": NAMES})
+    claim = builds.claim
+
+    def late(tx: Transaction, *rest: Any) -> list[builds.Claim]:
+        # Just after the engine has looked for cancelled jobs.
+        if one := next((each for each in tx.resources.list(WS, "jobs") if each.name == "one"), None):
+            jobs.cancel(tx, one)
+        return claim(tx, *rest)
+
+    monkeypatch.setattr(builds, "claim", late)
+    await service.call("PUT", "jobs/one", job("e2"), status=201)
+    assert (await ended(service, "one"))["status"] == "Canceled"
 
 
 async def test_without_a_builder_it_is_refused_and_nothing_is_stored(tmp_path: Path) -> None:

@@ -221,6 +221,9 @@ def claim(tx: Transaction, owner: str, room: int, busy: Collection[ResourceKey])
         wanted = is_wanted(tx, row)
         if row.key in busy or (wanted and len(claims) >= room):
             continue
+        if not wanted and waiters(tx, row):
+            # Cancelled since the engine last let such jobs go: without this row it would not find them.
+            continue
         lease = tx.leases.acquire(lease_name(row.key), owner, LEASE)
         if lease is None:
             continue
