@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -143,12 +144,23 @@ def test_a_kubeconfig_that_cannot_be_used_says_what_is_wrong(tmp_path: Path) -> 
             "contexts: [{name: lab, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {token: t}}]\ncurrent-context: lab\n",
             "Context lab: its certificates or key cannot be used",
         ),
+        (
+            "clusters: [{name: c, cluster: {server: 'https://h', certificate-authority-data: aGVsbG}}]\n"
+            "contexts: [{name: lab, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {token: t}}]\ncurrent-context: lab\n",
+            "Context lab: ",
+        ),
     ],
 )
-def test_a_kubeconfig_that_is_none_is_named_with_a_sentence_and_no_exception(tmp_path: Path, text: str, said: str) -> None:
+def test_a_kubeconfig_that_is_none_is_named_with_a_sentence_and_no_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
     (tmp_path / "bad").write_text(text)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "keys"))
+    (tmp_path / "keys").mkdir()
     with refused(Invalid) as refusal:
         remote.connect(tmp_path / "bad")
+    # What lightkube writes there for OpenSSL is gone, though the refusal is still at hand.
+    assert not list((tmp_path / "keys").iterdir())
     assert said in refusal.message and "Error(" not in refusal.message
 
 

@@ -111,9 +111,10 @@ def _open(config: SingleConfig) -> RemoteCluster:
             f"Context {config.context_name}: its certificates or key cannot be used ({error.reason or error}). Correct certificate-authority, "
             "client-certificate and client-key (or their -data) in the kubeconfig.",
             target="kubeconfig",
-        ) from error
+        ) from error.with_traceback(None)
     except (ConfigError, OSError, ValueError) as error:
-        raise Invalid(f"Context {config.context_name}: {error}.", target="kubeconfig") from error
+        # Its frames hold lightkube's temporary files, with keys in them: without them they go at once.
+        raise Invalid(f"Context {config.context_name}: {error}.", target="kubeconfig") from error.with_traceback(None)
     return RemoteCluster(
         httpx2.AsyncClient(
             base_url=config.cluster.server,
