@@ -132,6 +132,18 @@ def test_sigterm_reaches_every_process(shell: str, folder: Path) -> None:
 
 
 @pytest.mark.slow  # it waits out the patience
+def test_sigterm_is_heard_before_the_first_process_has_begun(shell: str, folder: Path) -> None:
+    (folder / "bin").mkdir()
+    mkdir = folder / "bin" / "mkdir"
+    mkdir.write_text(f'#!/bin/sh\n{shutil.which("mkdir")} "$@"\nkill -s TERM "$PPID"\n')
+    mkdir.chmod(0o755)
+    process = begin(shell, folder, "touch begun", variables={"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"})
+    said = process.communicate(timeout=SECONDS)
+    # And not killed by the signal, which process 1 would not have been.
+    assert (process.returncode, said) == (143, ("", ""))
+    assert not (folder / "begun").exists()
+
+
 def test_a_process_that_ignores_sigterm_is_killed(shell: str, folder: Path) -> None:
     known = folder / "peers" / "instance.sh"
     known.write_text(known.read_text() + "_patience=1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from moorage.specs.distribution import Layout, launcher_port, variables
 from moorage.specs.manifest import Manifest
 from moorage.specs.workload import ENVIRONMENTS_FOLDER
 from moorage.training.launchers import choose, gang, mpi
+from moorage.training.plan import PEERS_FOLDER
 from moorage.training.status import failure
 from moorage.training.template import Rendering
 
@@ -157,3 +159,14 @@ def test_every_implementation_is_told_of_hosts_and_shell() -> None:
 )
 def test_the_remote_shell_takes_sshs_command_line(arguments: list[str], host: str, command: str) -> None:
     assert shell.parse(arguments) == (host, command)
+
+
+def test_a_pod_that_is_taken_away_while_python_is_looked_for_ends_at_once(tmp_path: Path) -> None:
+    script = main_of(mpi.launch(rendering()))["command"][2].replace("$$", "$").replace(PEERS_FOLDER, str(tmp_path))
+    (tmp_path / "instance.sh").write_text("_peers=a _index=0 _port=1 LOCAL_WORLD_SIZE=1\n")
+    (tmp_path / "python3").write_text(f'#!/bin/sh\necho "$2" >> {tmp_path}/asked\nkill -s TERM "$PPID"\n')
+    (tmp_path / "python3").chmod(0o755)
+    done = subprocess.run(["/bin/sh", "-c", script, "true"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False, timeout=60)
+    # And not killed by the signal, which process 1 would not have been.
+    assert done.returncode == 143
+    assert (tmp_path / "asked").read_text().splitlines() == ["import sys; sys.exit(sys.version_info < (3, 7))"]

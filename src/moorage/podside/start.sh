@@ -4,6 +4,9 @@
 # the container reaches every process. The first process writes to the container's log; the others to files, which the sidecar stores in the
 # run's user_logs. docs/decisions/0013-distributed-training.md says why.
 set -u
+# Process 1 of a container hears no signal that it has not asked for: a pod that is taken away while it starts would use up all of its grace.
+_told=
+trap '_told=1' TERM
 # Names begin with an underscore: an assignment to one that is in the environment would change what the command finds there.
 _command=$1
 _folder=${0%/*}
@@ -11,7 +14,6 @@ _folder=${0%/*}
 . "$_folder/instance.sh"
 _state=$_folder/processes
 mkdir "$_state" "$_state/going" "$_state/code" || exit 1
-trap 'end 143 &' TERM
 
 # A session of its own for each process, so that a signal reaches what the command has started too. Images without setsid (there are few) signal
 # the command's own process only.
@@ -87,6 +89,9 @@ attend() {
     exit "$_code"
 }
 
+# Not before there is such a function.
+trap 'end 143 &' TERM
+[ -n "$_told" ] && exit 143
 _attendants=
 _number=0
 while [ "$_number" -lt "$LOCAL_WORLD_SIZE" ]; do

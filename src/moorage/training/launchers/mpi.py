@@ -21,9 +21,11 @@ _NO_PYTHON = (
     "The image has no Python of version 3.7 or later, which a job with distribution type mpi needs to start its processes on other instances: "
     "take an image with python3 on its PATH, or an environment with conda or pip packages.",
 )
-# $0 is the user's command. Names begin with an underscore: an assignment to one that is in the environment would change what the command finds there.
+# $0 is the user's command. Process 1 of a container hears no signal that it has not asked for. Names begin with an underscore: an assignment to
+# one that is in the environment would change what the command finds there.
 # MPICH gives the variables of rank 0's instance to every process, so that none may say which instance this is.
-_SCRIPT = f"""_folder={PEERS_FOLDER}
+_SCRIPT = f"""trap 'exit 143' TERM
+_folder={PEERS_FOLDER}
 . "$_folder/instance.sh"
 unset JOB_COMPLETION_INDEX
 for _python in python3 python; do
