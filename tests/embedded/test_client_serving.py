@@ -122,6 +122,7 @@ def reporting(agent: Agent, *played: Played) -> Iterator[None]:
         reports.result()
 
 
+@pytest.mark.slow  # a whole life of an endpoint, by some twenty commands
 def test_a_model_is_served_and_scored(agent: Agent, serving: Path, moorage: Run, client: Client) -> None:
     endpoint = Played("OnlineEndpoint", "digits")
     with reporting(agent, endpoint):
@@ -194,6 +195,7 @@ def test_an_endpoint_with_tokens_shows_one_and_regenerating_revokes_them(agent: 
     assert code == 2 and "Use AMLToken" in err
 
 
+@pytest.mark.slow  # a command of its own process
 def test_ctrl_c_while_something_is_deleted_says_that_the_service_goes_on(agent: Agent, serving: Path, moorage: Run) -> None:
     with reporting(agent, Played("OnlineEndpoint", "leaving")):
         assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "leaving")[0] == 0

@@ -62,6 +62,7 @@ def test_a_ready_made_environment_makes_do_with_another_python_and_says_so(tmp_p
     assert prepare(wanted, root) == notice, "whoever finds it there is told as well"
 
 
+@pytest.mark.slow  # two environments are made
 def test_an_environment_of_the_user_s_own_gets_its_python_or_none(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match=r"asks for Python 3\.2, which this cluster cannot provide"):
         prepare(plan(conda="dependencies:\n- python=3.2\n"), tmp_path / "root")

@@ -260,7 +260,7 @@ exit {status}
 """
 
 
-@pytest.mark.parametrize("status", [0, 1])
+@pytest.mark.parametrize("status", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_instance_lost_before_mpirun_ended_is_what_failed_whatever_mpirun_says(two: Instances, status: int) -> None:
     path = careless(two, "exec sleep 600", status)
     processes = two.start_all("true", path=path)
@@ -270,7 +270,7 @@ def test_an_instance_lost_before_mpirun_ended_is_what_failed_whatever_mpirun_say
     assert (code, failure(output)) == (143, ("MpiInstanceLost", f"Lost while the command was running: Instance 1 ({two.peers[1]})."))
 
 
-@pytest.mark.parametrize(("status", "expected"), [(0, 143), (7, 7)])
+@pytest.mark.parametrize(("status", "expected"), [(0, 143), pytest.param(7, 7, marks=pytest.mark.slow)])
 def test_a_daemon_that_was_killed_fails_the_job_unless_mpirun_knows_better(two: Instances, status: int, expected: int) -> None:
     path = careless(two, "kill -9 $$", status)
     (first, output), (second, silence) = ended(two.start_all("true", path=path))

@@ -80,6 +80,7 @@ def test_folders_for_outputs_are_made(service: tuple[Store, Access], tmp_path: P
     assert not (tmp_path / "f/b.csv").exists()
 
 
+@pytest.mark.slow  # it waits as pods do
 def test_passing_faults_are_waited_out(service: tuple[Store, Access], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, access = service
     store.blobs = {"c/a": b"content"}

@@ -84,6 +84,7 @@ def test_the_sdks_transport_works_over_tls_and_survives_a_kill(tmp_path: Path) -
         assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow  # large bodies
 def test_a_client_that_goes_away_leaves_no_half_blob(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     token = Tokens(signing_key(settings.keys / "signing.pem")).issue_user("ann", {"/": Role.OWNER}, timedelta(hours=1))
