@@ -45,6 +45,7 @@ def several(command: str, instances: int = 2, **more: Any) -> Manifest:
     return job(command, resources={"instanceCount": instances}, artifactsUri="a/run/j", **more)
 
 
+@pytest.mark.slow  # whole jobs of two pods
 async def test_four_processes_on_two_instances_find_each_other(world: World) -> None:
     world.store.blobs["c/code/reduce.py"] = (REDUCE + KEEP).encode()
     spec = several("python reduce.py", code={"uri": "c/code"}, distribution={"type": "PyTorch", "processCountPerInstance": 2})

@@ -99,6 +99,7 @@ async def test_each_container_sees_its_own_and_the_others_none(cluster: LocalClu
             await kept.stop_containers()
 
 
+@pytest.mark.slow  # it waits that nothing happens
 async def test_a_pod_that_somebody_calls_failed_keeps_what_it_has_while_it_runs(
     cluster: LocalCluster, tmp_path: Path, gpus: list[Gpu]
 ) -> None:

@@ -260,6 +260,7 @@ async def test_a_failing_container_is_restarted_then_held_back(cluster: LocalClu
         assert await text(cluster, "c", previous=True) == "try\n"
 
 
+@pytest.mark.slow  # probes take their seconds
 async def test_probes_decide_readiness_and_restart(cluster: LocalCluster, tmp_path: Path) -> None:
     script = (
         "cat > s.py <<'E'\nimport http.server, os\nclass H(http.server.BaseHTTPRequestHandler):\n"

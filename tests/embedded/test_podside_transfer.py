@@ -156,6 +156,7 @@ def stop(process: subprocess.Popen[str]) -> str:
     return output
 
 
+@pytest.mark.slow  # it waits until a file is quiet
 def test_quiet_files_are_stored_as_the_command_runs_and_the_rest_at_its_end(service: tuple[Store, Access], tmp_path: Path) -> None:
     store, access = service
     out = tmp_path / "out"
@@ -179,6 +180,7 @@ def test_quiet_files_are_stored_as_the_command_runs_and_the_rest_at_its_end(serv
     assert store.blobs == {"c/out/deep/old é.bin": b"old", "c/out/late.txt": b"late", "c/out/empty": b"", "c/x/single.csv": b"1"}
 
 
+@pytest.mark.slow  # it waits until a file is quiet
 def test_a_file_that_is_written_through_mapped_memory_is_stored_as_it_was_at_the_end(service: tuple[Store, Access], tmp_path: Path) -> None:
     """The first change sets the file's time; the second, to the same page, does not until that page is on the disk."""
     store, access = service

@@ -47,6 +47,7 @@ async def test_a_cluster_that_does_not_answer_is_refused_too() -> None:
         assert refusal == "The cluster of x cannot be asked whether it is for tests: connection refused"
 
 
+@pytest.mark.slow  # a ring of its own
 def test_where_nothing_can_be_built_the_ring_says_why_and_ends_as_skipped(tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MOORAGE_", "KUBE", "GO"))}
     nowhere = {"GOPROXY": "off", "GOMODCACHE": str(tmp_path / "modules"), "GOFLAGS": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
