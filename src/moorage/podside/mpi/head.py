@@ -93,7 +93,7 @@ class _Head:
         self._dismiss()
         if self._failure is None and self._owing and not self._stopped:
             # `mpirun` may have noticed first, and Open MPI 5 then ends with success.
-            self._failure = _lost({index: self._place.peers[index] for index in self._owing})
+            self._failure = _loss({index: self._place.peers[index] for index in self._owing})
         if self._failure is not None:
             raise self._failure
         return self._status or 0
@@ -183,7 +183,7 @@ class _Head:
             if index == number:
                 asking.close()
         if self._process is not None and self._status is None and self._failure is None:
-            self._failure = _lost({number: self._place.peers[number]})
+            self._failure = _loss({number: self._place.peers[number]})
 
     def _ask(self, name: str, channel: wire.Channel) -> None:
         index = settings.index_of(name, len(self._place.peers))
@@ -228,7 +228,7 @@ class _Head:
             self._inbox.take(max(0.0, deadline - time.monotonic()))
 
 
-def _lost(instances: dict[int, str]) -> Failure:
+def _loss(instances: dict[int, str]) -> Failure:
     return Failure("MpiInstanceLost", f"Lost while the command was running: {_named(instances)}.", FOLLOWS)
 
 
