@@ -127,19 +127,25 @@ class _Exchange(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def facade(folder: Path) -> Iterator[tuple[Store, Access]]:
-    """A running facade, and a pod's access to it in `folder`."""
-    store = Store()
-    exchange = type("Exchange", (_Exchange,), {"store": store})
+def served(folder: Path, exchange: type[BaseHTTPRequestHandler], path: str = "") -> Iterator[None]:
+    """A server of such answers on loopback, and a pod's access to it in `folder`."""
     with ThreadingHTTPServer(("127.0.0.1", 0), exchange) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "endpoint").write_text(f"http://127.0.0.1:{server.server_port}/base\n")
+        (folder / "endpoint").write_text(f"http://127.0.0.1:{server.server_port}{path}\n")
         (folder / "token").write_text(TOKEN)
         try:
-            yield store, Access(folder)
+            yield
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def facade(folder: Path) -> Iterator[tuple[Store, Access]]:
+    """A running facade, and a pod's access to it in `folder`."""
+    store = Store()
+    with served(folder, type("Exchange", (_Exchange,), {"store": store}), "/base"):
+        yield store, Access(folder)

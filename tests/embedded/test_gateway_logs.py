@@ -135,6 +135,12 @@ async def end_job(cluster: Cluster, phase: str = "Completed") -> None:
     await cluster.patch(TRAINING_JOB, "j", "default", {"status": {"phase": phase}}, subresource="status")
 
 
+async def end_both(cluster: Cluster, node: Node) -> None:
+    """The job's one pod, and the job."""
+    await end_pod(cluster, node, "j-0")
+    await end_job(cluster)
+
+
 def complete(peer: WorkspacePeer) -> bool:
     return JOB in peer.statuses and peer.statuses[JOB].logs_complete
 
@@ -171,8 +177,7 @@ async def test_a_large_log_arrives_byte_for_byte_through_broken_reads_lost_recei
         await peer.stop()
         node.cut_after = None
         await node.write("j-0", content[700_000:])
-        await end_pod(cluster, node, "j-0")
-        await end_job(cluster)
+        await end_both(cluster, node)
         await peer.start()
         await peer.until(lambda: complete(peer))
     assert peer.logs[STD] == content
@@ -190,8 +195,7 @@ async def test_a_killed_agent_goes_on_where_the_workspace_stands(cluster: Cluste
             await peer.until(lambda: len(peer.logs.get(STD, b"")) == len(expected))  # noqa: B023
         await node.write("j-0", b"between")
         expected += b"between"
-    await end_pod(cluster, node, "j-0")
-    await end_job(cluster)
+    await end_both(cluster, node)
     async with linked(cluster, peer):
         await peer.until(lambda: complete(peer))
     assert peer.logs[STD] == expected
@@ -225,8 +229,7 @@ async def test_of_a_log_that_the_node_has_rotated_no_line_is_lost_when_the_conne
         whole = await rotated(cluster, node, peer, kept=8000)
         await peer.until(lambda: len(peer.logs[STD]) >= len(whole), seconds=60)
         await node.write("j-0", b"last")
-        await end_pod(cluster, node, "j-0")
-        await end_job(cluster)
+        await end_both(cluster, node)
         await peer.until(lambda: complete(peer), seconds=60)
     assert peer.logs[STD] == whole + b"last"
 
@@ -237,8 +240,7 @@ async def test_a_log_says_where_the_node_threw_lines_away_before_they_could_be_r
     async with linked(cluster, peer):
         whole = await rotated(cluster, node, peer, kept=0)
         await peer.until(lambda: peer.logs[STD].endswith(b"and 499\n"), seconds=60)
-        await end_pod(cluster, node, "j-0")
-        await end_job(cluster)
+        await end_both(cluster, node)
         await peer.until(lambda: complete(peer), seconds=60)
     before, _, after = bytes(peer.logs[STD]).partition(b"\n[moorage] The node has thrown away older output of this log.")
     assert whole == before + after.partition(b"\n")[2]
@@ -252,8 +254,7 @@ async def test_a_log_that_is_given_up_says_so(cluster: Cluster, node: Node, peer
         await peer.until(lambda: peer.logs.get(STD) == b"first", seconds=60)
         node.cut_after = 0
         await node.rotate("j-0", b"first and second")
-        await end_pod(cluster, node, "j-0")
-        await end_job(cluster)
+        await end_both(cluster, node)
         await peer.until(lambda: complete(peer), seconds=60)
     assert peer.logs[STD].startswith(b"first\n[moorage] The node of this log has not answered")
 
@@ -263,8 +264,7 @@ async def test_a_new_agent_that_finds_a_rotated_log_sends_what_is_left_of_it(clu
         whole = await rotated(cluster, node, peer, kept=8000)
         await peer.until(lambda: len(peer.logs[STD]) >= len(whole), seconds=60)
     await node.rotate("j-0", b"what came meanwhile")
-    await end_pod(cluster, node, "j-0")
-    await end_job(cluster)
+    await end_both(cluster, node)
     async with linked(cluster, peer):
         await peer.until(lambda: complete(peer), seconds=60)
     assert peer.logs[STD].startswith(whole + b"\n[moorage] The node has thrown away")

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from tests.fixtures.wheels import wheel
@@ -27,7 +27,7 @@ from moorage.specs.environment import environment_hash
 from moorage.specs.manifest import Manifest
 from moorage.training.launchers import plain
 
-from .podside_blobs import TOKEN, facade
+from .podside_blobs import facade, served
 
 SECONDS = 90
 
@@ -94,18 +94,11 @@ def stalled(content: bytes, folder: Path) -> Iterator[threading.Event]:
             over.wait()
             self.close_connection = True
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Exchange) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "endpoint").write_text(f"http://127.0.0.1:{server.server_port}\n")
-        (folder / "token").write_text(TOKEN)
+    with served(folder, Exchange):
         try:
             yield reached
         finally:
             over.set()
-            server.shutdown()
-            thread.join()
 
 
 def test_a_download_that_is_told_to_end_does_so_at_once_and_can_be_done_again(tmp_path: Path) -> None:
