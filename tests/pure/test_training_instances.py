@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -112,7 +113,8 @@ def test_an_indexed_job_has_a_pod_for_each_instance_which_waits_for_the_others()
 
 
 def test_with_volcano_the_pods_are_a_gang_and_without_it_they_are_not() -> None:
-    job, group = made(a_job(3), grouped=True)[1:]
+    # The group first: pods that are there before it are refused a place, and everything may end after any write.
+    group, job = made(a_job(3), grouped=True)[1:]
     assert (group["kind"], group["metadata"]["name"], group["spec"]) == ("PodGroup", "train-1-ab", {"minMember": 3})
     assert job["spec"]["template"]["metadata"]["annotations"] == {"scheduling.k8s.io/group-name": "train-1-ab"}
     assert job["spec"]["template"]["spec"]["schedulerName"] == "volcano"
@@ -124,6 +126,28 @@ def test_a_group_stays_with_its_job() -> None:
     children = made(a_job(), grouped=True)
     plan = reconcile(see(a_job(), children, [running(0), running(1)]), grouped=True)
     assert sorted(child["kind"] for child in plan.children) == ["ConfigMap", "Job", "PodGroup"]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("instances", [1, 3])
+def test_whichever_children_an_operator_that_was_killed_has_made_the_next_plan_has_all(instances: int, grouped: bool) -> None:
+    parent = a_job(instances)
+    children = made(parent, grouped=grouped)
+    wanted = sorted((child["kind"], child["metadata"]["name"]) for child in children)
+    for count in range(len(children)):
+        for there in combinations(children, count):
+            plan = reconcile(see(parent, there), grouped=grouped)
+            assert sorted((child["kind"], child["metadata"]["name"]) for child in plan.children) == wanted, [one["kind"] for one in there]
+
+
+def test_a_group_that_is_missing_beside_its_job_is_made_and_a_job_without_one_stays_without() -> None:
+    children = made(a_job(3), grouped=True)
+    group = next(child for child in children if child["kind"] == "PodGroup")
+    alone = [child for child in children if child["kind"] != "PodGroup"]
+    assert group in reconcile(see(a_job(3), alone), grouped=True).children
+    # Volcano is gone, or came after the job.
+    assert [child["kind"] for child in reconcile(see(a_job(3), alone)).children] == ["ConfigMap", "Job"]
+    assert [child["kind"] for child in reconcile(see(a_job(3), made(a_job(3))), grouped=True).children] == ["ConfigMap", "Job"]
 
 
 def test_parameter_servers_are_further_pods_that_the_job_does_not_wait_for() -> None:

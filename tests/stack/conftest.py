@@ -106,10 +106,19 @@ class Stack:
             os.kill(pid, signal.SIGKILL)
 
     def logs(self) -> str:
-        """The ends of the services' logs, for a failing test's message."""
-        return "\n".join(
-            f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in sorted((self.home / "logs").glob("*.log"))
-        )
+        """The ends of the services' logs without the requests, and what is in the cluster, for a failing test's message."""
+        said = [f"--- {path.name}\n{_without_requests(path)[-3000:]}" for path in sorted((self.home / "logs").glob("*.log"))]
+        for words in (
+            ["get", "pods,jobs.batch,jobsets,trainingjobs", "-A", "-o", "wide"],
+            ["get", "events", "-A", "--sort-by=.lastTimestamp"],
+            ["logs", "-n", "azureml", "-l", "app.kubernetes.io/component=gateway", "--tail=30", "--prefix", "--all-containers"],
+        ):
+            try:
+                ran = self.kubectl(*words)
+                said.append(f"--- kubectl {' '.join(words)}\n{ran.out[-6000:]}{ran.err[-1000:]}")
+            except subprocess.TimeoutExpired:
+                said.append(f"--- kubectl {' '.join(words)}\nno answer")
+        return "\n".join(said)
 
     def until(self, holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
         """Wait for something of the world outside this process; nothing there could wake us."""
@@ -132,6 +141,10 @@ class Stack:
         if self.home.exists():
             self.run("down", "--purge", "--yes", timeout=110)
         shutil.rmtree(self.home.parent, ignore_errors=True)
+
+
+def _without_requests(path: Path) -> str:
+    return "".join(line for line in path.read_text(errors="replace").splitlines(keepends=True) if " moorage.access " not in line)
 
 
 def _variables(pid: str) -> list[str]:

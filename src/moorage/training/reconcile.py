@@ -46,16 +46,16 @@ def reconcile(seen: Observed, pinned: Mapping[str, str] = _ANYWHERE, grouped: bo
     except Invalid as error:
         return _plan(seen, (), Outcome("Failed", error.code, error.message))
     job, pods = _own_job(seen), _own_pods(seen)
-    if found.together and not _stops(seen) and (plan := _anew(seen, job, found)) is not None:
-        return _within_limit(seen, job, pods, plan)
+    if found.together and not _stops(seen) and (plan := _anew(seen, job, found, grouped)) is not None:
+        return _within_limit(seen, job, pods, plan, grouped)
     outcome = _outcome(seen, job, pods, found)
     if outcome.terminal:
-        return _plan(seen, _kept(seen, job) if job else (), outcome)
+        return _plan(seen, _kept(seen, job, grouped) if job else (), outcome)
     stop = _stopping(seen, outcome)
     if stop is not None:
-        return _stopped(seen, job, pods, stop)
+        return _stopped(seen, job, pods, stop, grouped)
     try:
-        children = _kept(seen, job) if job else desired(seen, pinned, grouped)
+        children = _kept(seen, job, grouped) if job else desired(seen, pinned, grouped)
     except Invalid as error:
         return _plan(seen, (), Outcome("Failed", error.code, error.message))
     shared = [workload.environments_claim(_metadata(seen)["namespace"])] if workload.prepared(seen.parent["spec"]["environment"]) else []
@@ -105,10 +105,13 @@ def _observed(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], fo
     return observe(job, pods, _refusal(seen, job, pods))
 
 
-def _kept(seen: Observed, job: Manifest) -> list[Manifest]:
+def _kept(seen: Observed, job: Manifest, grouped: bool) -> list[Manifest]:
     """The living Job as it is, beside its ConfigMap and PodGroup."""
     living = {"apiVersion": "batch/v1", "kind": "Job", "metadata": written(job), "spec": job.get("spec") or {}}
-    return [*_beside(seen), living]
+    # Its pods get no place without their PodGroup, which this operator may not have come to make, or somebody has deleted.
+    lacks = grouped and gang.is_grouped(job) and not seen.children.get("PodGroup")
+    groups = [gang.group(_metadata(seen), job["spec"]["parallelism"])] if lacks else []
+    return [*_beside(seen), *groups, living]
 
 
 def _beside(seen: Observed) -> list[Manifest]:
@@ -121,7 +124,7 @@ def _beside(seen: Observed) -> list[Manifest]:
 # Beginning anew: the count is written down before the Job goes, so that whoever comes next knows which Job is the former one.
 
 
-def _anew(seen: Observed, job: Manifest | None, found: Layout) -> Plan | None:
+def _anew(seen: Observed, job: Manifest | None, found: Layout, grouped: bool) -> Plan | None:
     """The plan while the pods of a job of several begin anew; None while nothing of the kind goes on."""
     restarts = _restarts(seen)
     earlier = seen.parent.get("status") or {}
@@ -136,13 +139,13 @@ def _anew(seen: Observed, job: Manifest | None, found: Layout) -> Plan | None:
         message = f"{why} The job has begun anew {restarts} times already, and is given up."
         return _plan(seen, _beside(seen), Outcome("Failed", "InstanceLost", message))
     message = f"{why} The other instances cannot go on without it: all begin anew ({restarts + 1} of at most {_MOST_RESTARTS} times)."
-    plan = _plan(seen, _kept(seen, job), Outcome("Queued", "Restarting", message), requeue_after=timedelta(seconds=1))
+    plan = _plan(seen, _kept(seen, job, grouped), Outcome("Queued", "Restarting", message), requeue_after=timedelta(seconds=1))
     assert plan.status is not None
     status = {**plan.status, "restarts": restarts + 1}
     return replace(plan, status=status, events=[*plan.events, ("Warning", "Restarting", message)])
 
 
-def _within_limit(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], plan: Plan) -> Plan:
+def _within_limit(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], plan: Plan, grouped: bool) -> Plan:
     """The plan of beginning anew, unless the job's time is over: a lost instance gives it no more of it."""
     if plan.status is None or plan.status["phase"] in TERMINAL:
         return plan
@@ -150,7 +153,7 @@ def _within_limit(seen: Observed, job: Manifest | None, pods: Sequence[Manifest]
     if left is None:
         return plan
     if left <= timedelta(0):
-        return _stopped(seen, job, pods, _over(seen))
+        return _stopped(seen, job, pods, _over(seen), grouped)
     return replace(plan, requeue_after=min(left, plan.requeue_after or left))
 
 
@@ -227,14 +230,14 @@ def _over(seen: Observed) -> Condition:
     return Condition("Stopping", "True", "TimeLimit", f"The job ran longer than its limit of {_span(limit)}.")
 
 
-def _stopped(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], stop: Condition) -> Plan:
+def _stopped(seen: Observed, job: Manifest | None, pods: Sequence[Manifest], stop: Condition, grouped: bool) -> Plan:
     earlier = seen.parent.get("status") or {}
     if job is None and not pods:
         return _plan(seen, (), Outcome("Canceled", stop.reason, stop.message), stop=stop)
     going = Outcome(earlier.get("phase") or "Queued", stop.reason, f"{stop.message} Its pods are being stopped.")
     recorded = find(earlier.get("conditions"), "Stopping")
     if stop.reason == "TimeLimit" and not recorded and not _behind(seen, job):
-        return _plan(seen, _kept(seen, job) if job else (), going, stop=stop, requeue_after=timedelta(seconds=1))
+        return _plan(seen, _kept(seen, job, grouped) if job else (), going, stop=stop, requeue_after=timedelta(seconds=1))
     return _plan(seen, (), going, stop=stop)
 
 

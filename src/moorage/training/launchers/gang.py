@@ -42,12 +42,17 @@ def launch(rendering: Rendering) -> list[Manifest]:
         spec["successPolicy"] = {"rules": [{"succeededIndexes": f"0-{last}" if last else "0"}]}
     annotations = {ATTEMPT: str(rendering.attempt)}
     job: Manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {**rendering.metadata, "annotations": annotations}, "spec": spec}
-    return [job, *([group(rendering.metadata, found.pods)] if rendering.grouped else ())]
+    return [*([group(rendering.metadata, found.pods)] if rendering.grouped else ()), job]
 
 
 def group(metadata: Manifest, members: int) -> Manifest:
     """Volcano's gang: no pod gets a place before all have one. In the queue `default`, as Volcano has it where none is named."""
     return {"apiVersion": "scheduling.volcano.sh/v1beta1", "kind": "PodGroup", "metadata": metadata, "spec": {"minMember": members}}
+
+
+def is_grouped(job: Manifest) -> bool:
+    """Whether the Job's pods are members of a PodGroup."""
+    return _GROUP in (job["spec"]["template"].get("metadata") or {}).get("annotations", {})
 
 
 def _waiting(rendering: Rendering) -> Manifest:
