@@ -14,8 +14,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
+from tests import again
 from tests.real.control_plane import volcano
 from tests.real.control_plane.binaries import Broken, NoBinaries, find, minors
 from tests.real.control_plane.plane import default_folder, write_private
@@ -109,24 +109,10 @@ def _on_own(options: argparse.Namespace, words: list[str]) -> Outcome:
 
 def _run(where: str, words: list[str], environment: Mapping[str, str]) -> Outcome:
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        paths = [] if any((ROOT / word.partition("::")[0]).exists() for word in words) else ["tests/real"]
-        command = [sys.executable, "-m", "pytest", "-m", "real", f"--junitxml={report}", *words, *paths]
-        code = subprocess.run(command, cwd=ROOT, env=os.environ | dict(environment), check=False).returncode
-        taken = time.monotonic() - began
-        return Outcome(where, code, f"{'passed' if code == 0 else f'FAILED ({code})'}: {_counts(report)} in {taken:.0f} s")
-
-
-def _counts(report: Path) -> str:
-    """What pytest's report says, e.g. `61 passed, 0 failed, 2 skipped`."""
-    if not report.exists():
-        return "no test ran"
-    suite = ElementTree.parse(report).getroot().find("testsuite")
-    assert suite is not None
-    ran, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
-    failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-    return f"{ran - skipped - failed} passed, {failed} failed, {skipped} skipped"
+    paths = [word for word in words if (ROOT / word.partition("::")[0]).exists()]
+    code, found = again.run(["-m", "real", *(word for word in words if word not in paths)], paths or ["tests/real"], environment)
+    taken = time.monotonic() - began
+    return Outcome(where, code, f"{'passed' if code == 0 else f'FAILED ({code})'}: {found.words} in {taken:.0f} s")
 
 
 if __name__ == "__main__":
