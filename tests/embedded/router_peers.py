@@ -65,12 +65,14 @@ class ReplicaServer:
     behave: Behaviour = ok
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
     address: Address = ("", 0)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         try:
             while True:
                 request = Request(*await read_message(reader))

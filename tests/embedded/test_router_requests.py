@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from router_peers import DIGEST, LONG, SHORT, Request, answer, ok, read_message, replica, request_bytes, router, table
+from router_peers import DIGEST, LONG, SHORT, ReplicaServer, Request, answer, ok, read_message, replica, request_bytes, router, table
 
 from moorage.router.metrics import exposition
+from moorage.router.replicas import Replica
 from moorage.router.server import Limits
+from moorage.router.upstream import UpstreamConnection, connect, idle_connection
 from moorage.specs.routing import DeploymentRoute, EndpointRoute, RoutingTable
 
 
@@ -315,32 +320,111 @@ async def test_a_body_that_outgrows_the_limit_in_the_queue_gives_up_its_place() 
         writer.close()
 
 
-async def test_a_request_whose_kept_connection_was_dead_keeps_its_slot() -> None:
-    served_once: list[asyncio.StreamWriter] = []
-    order: list[bytes] = []
-    go = asyncio.Event()
+async def test_a_request_whose_kept_connection_was_dead_keeps_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, go = asyncio.Event(), asyncio.Event()
 
-    async def closes_at_the_second(request: Request, writer: asyncio.StreamWriter) -> None:
-        if writer in served_once:
+    async def waits(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.body == b"first":
+            taken.set()
             await go.wait()
-            writer.transport.abort()
-            raise ConnectionError
-        served_once.append(writer)
-        order.append(request.body)
         await ok(request, writer)
 
-    async with replica(closes_at_the_second) as peer, router(table(peer.address)) as served:
+    async with replica(waits) as peer, router(table(peer.address)) as served:
         assert (await served.ask(b"zeroth")).status == 200
+        _close_as_it_is_taken(monkeypatch, peer)
         first = asyncio.create_task(served.ask(b"first"))
         (pool,) = served.router._pools.values()
-        while len(peer.requests) < 2:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(taken.wait(), 60)
         second = asyncio.create_task(served.ask(b"second"))
         while not pool.queue:
             await asyncio.sleep(0)
         go.set()
         assert [(await first).status, (await second).status] == [200, 200]
-        assert order == [b"zeroth", b"first", b"second"] and peer.most_running == 1 and pool.busy == 0
+        assert served.router.metrics.retries == 1, "the first was sent on the kept connection, and again"
+        assert [request.body for request in peer.requests] == [b"zeroth", b"first", b"second"]
+        assert peer.most_running == 1 and pool.busy == 0
+
+
+def _close_as_it_is_taken(monkeypatch: pytest.MonkeyPatch, peer: ReplicaServer) -> None:
+    """The replica closes the connection that there is just before the router, which cannot know yet, writes to it."""
+    (writer,) = peer.writers
+
+    def closing(replica: Replica) -> UpstreamConnection | None:
+        monkeypatch.undo()
+        writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        return idle_connection(replica)
+
+    monkeypatch.setattr("moorage.router.exchange.idle_connection", closing)
+
+
+@pytest.mark.parametrize("cut", [asyncio.WriteTransport.abort, asyncio.WriteTransport.close])
+async def test_a_request_that_a_replica_had_when_it_broke_off_is_not_sent_again(cut: Callable[[asyncio.WriteTransport], None]) -> None:
+    async def breaks_off(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.body == b"effect":
+            cut(writer.transport)
+            raise ConnectionError
+        await ok(request, writer)
+
+    async with replica(breaks_off) as peer, router(table(peer.address)) as served:
+        assert (await served.ask(b"{}")).status == 200
+        assert (await served.ask(b"effect")).status == 502
+        assert peer.connections == 1, "the request went over the connection that had been kept"
+        assert [request.body for request in peer.requests] == [b"{}", b"effect"]
+
+
+async def test_a_request_without_effects_is_sent_again_when_a_kept_connection_breaks_off() -> None:
+    async def breaks_off(request: Request, writer: asyncio.StreamWriter) -> None:
+        if len(peer.requests) == 2:
+            writer.transport.abort()
+            raise ConnectionError
+        await ok(request, writer)
+
+    async with replica(breaks_off) as peer, router(table(peer.address)) as served:
+        assert (await served.ask()).status == 200
+        reader, writer = await asyncio.open_connection(*served.address)
+        writer.write(request_bytes(b"", path="/api/v1/endpoint/digits/swagger.json").replace(b"POST", b"GET", 1))
+        assert (await answer(reader)).status == 200
+        writer.close()
+        assert [request.line.split()[0] for request in peer.requests] == ["POST", "GET", "GET"]
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("closed_first", [True, False])
+def test_a_connection_knows_whether_its_request_had_arrived_when_the_replica_closed(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], closed_first: bool
+) -> None:
+    class Sender:
+        def __init__(self) -> None:
+            self.broken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def answer_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None: ...
+        def answer_body(self, data: bytes) -> None: ...
+        def answer_flush(self) -> None: ...
+        def answer_complete(self) -> None: ...
+        def upstream_writable(self, writable: bool) -> None: ...
+        def answer_broken(self, *, untouched: bool) -> None:
+            self.broken.set_result(untouched)
+
+    async def known() -> bool:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            connection = await connect(Replica(listening.getsockname()), asyncio.get_running_loop())
+            peer, _ = listening.accept()
+            with peer:
+                sender = Sender()
+                connection.begin(sender)
+                if closed_first:
+                    peer.shutdown(socket.SHUT_RDWR)
+                    connection.write(b"request")
+                else:
+                    connection.write(b"request")
+                    peer.setblocking(False)
+                    assert await asyncio.get_running_loop().sock_recv(peer, 100) == b"request"
+                    peer.shutdown(socket.SHUT_RDWR)
+                assert await asyncio.wait_for(sender.broken, 60)
+                return connection.undelivered
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(known()) is closed_first
 
 
 async def test_requests_sent_ahead_are_answered_in_order_on_one_connection() -> None:

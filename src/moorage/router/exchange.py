@@ -361,8 +361,10 @@ class Exchange:
             self._stop_timer()
             self._release()
             return
-        if untouched and upstream.reused and self._replay is not None and self._attempts < ATTEMPTS:
-            # A kept connection that the replica had closed meanwhile: the request never ran, and its slot is still its own.
+        # Scoring may have effects, so that what may have run is not sent again (RFC 9110, 9.2.2; nginx and Envoy do not either).
+        harmless = upstream.undelivered or self._method != b"POST"
+        if untouched and harmless and upstream.reused and self._replay is not None and self._attempts < ATTEMPTS:
+            # A kept connection that the replica had closed meanwhile: the slot is still its own.
             self._buffer = list(self._replay)
             self.record.retries += 1
             self._dispatch(replica)
@@ -373,7 +375,7 @@ class Exchange:
             self.record.error = "the container broke off in the middle of its answer"
             self._abort()
         else:
-            self.refuse(502, "The container closed the connection without an answer; see the deployment's log.")
+            self.refuse(502, "The container closed the connection without an answer; the request may have run. See the deployment's log.")
 
     def upstream_writable(self, writable: bool) -> None:
         if self.client is not None:

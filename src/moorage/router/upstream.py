@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
 from typing import Protocol, cast
 
 import httptools
@@ -44,6 +47,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
+        # Whether the replica closed before anything of this request had arrived there, known once it is over.
+        self.undelivered = False
+        self._written = 0
         self._touched = False
         self._until_end = False
         self._keep = False
@@ -63,6 +69,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._idle_timer.cancel()
             self._idle_timer = None
         self.owner = owner
+        self.undelivered = False
+        self._written = 0
         self._touched = False
         self._until_end = False
         self._keep = False
@@ -76,6 +84,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def write(self, data: bytes | bytearray) -> None:
         """`data` must not change afterwards."""
+        self._written += len(data)
         if self._transport is not None:
             self._transport.write(data)
 
@@ -126,6 +135,7 @@ class UpstreamConnection(asyncio.Protocol):
                 left.answer_broken(untouched=False)
 
     def eof_received(self) -> bool:
+        self.undelivered = self._transport is not None and _undelivered(self._transport, self._written)
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -184,6 +194,19 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.close()
         if owner is not None:
             owner.answer_complete()
+
+
+def _undelivered(transport: asyncio.Transport, written: int) -> bool:
+    """Whether none of the last `written` bytes had arrived when the other side closed; asked once its end has been read.
+
+    The end's own segment acknowledges all that had come before it, in order. After a reset, or where the system does not tell, they may have.
+    """
+    try:
+        answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return False
+    unacknowledged: int = struct.unpack("=i", answer)[0]
+    return unacknowledged + transport.get_write_buffer_size() >= written
 
 
 def idle_connection(replica: Replica) -> UpstreamConnection | None:
