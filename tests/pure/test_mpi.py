@@ -23,24 +23,26 @@ from moorage.training.template import Rendering
 SOURCE = Path(mpi.__file__).parents[2] / "podside" / "mpi"
 
 
-def rendering(attempt: int = 0, **environment: Any) -> Rendering:
+def rendering(attempt: int = 0, grouped: bool = False, **environment: Any) -> Rendering:
     pod: Manifest = {
         "initContainers": [{"name": "fetch"}],
         "containers": [{"name": "main", "command": ["/bin/sh", "-c", "python train.py"], "env": [{"name": "A", "value": "1"}]}],
         "volumes": [],
     }
     spec = {"environment": environment, "distribution": {"type": "Mpi", "processCountPerInstance": 2}}
-    return Rendering({"name": "j", "labels": {}}, spec, pod, Layout("Mpi", 3, 3, 2), "uid-1", attempt)
+    return Rendering({"name": "j", "labels": {}}, spec, pod, Layout("Mpi", 3, 3, 2), "uid-1", attempt, grouped)
 
 
 def main_of(manifests: list[Manifest]) -> Manifest:
-    (main,) = manifests[0]["spec"]["template"]["spec"]["containers"]
+    (main,) = manifests[-1]["spec"]["template"]["spec"]["containers"]
     found: Manifest = main
     return found
 
 
-def test_mpi_pods_are_a_gang_that_differs_in_how_the_command_is_started_and_in_the_key() -> None:
-    ours, theirs = mpi.launch(rendering()), gang.launch(rendering())
+@pytest.mark.parametrize("grouped", [False, True])
+def test_mpi_pods_are_a_gang_that_differs_in_how_the_command_is_started_and_in_the_key(grouped: bool) -> None:
+    ours, theirs = mpi.launch(rendering(grouped=grouped)), gang.launch(rendering(grouped=grouped))
+    assert [each["kind"] for each in ours] == (["PodGroup", "Job"] if grouped else ["Job"])
     assert choose(Layout("Mpi", 1, 1, 1)) is mpi.launch
     assert main_of(ours)["command"][:2] == ["/bin/sh", "-c"] and main_of(ours)["command"][3:] == ["python train.py"]
     assert [each["name"] for each in main_of(ours)["env"]] == ["A", "MOORAGE_MPI_KEY"]

@@ -109,7 +109,7 @@ class Stack:
         """The ends of the services' logs without the requests, and what is in the cluster, for a failing test's message."""
         said = [f"--- {path.name}\n{_without_requests(path)[-3000:]}" for path in sorted((self.home / "logs").glob("*.log"))]
         for words in (
-            ["get", "pods,jobs.batch,jobsets,trainingjobs", "-A", "-o", "wide"],
+            ["get", "pods,jobs.batch,podgroups,trainingjobs,onlinedeployments", "-A", "-o", "wide"],
             ["get", "events", "-A", "--sort-by=.lastTimestamp"],
             ["logs", "-n", "azureml", "-l", "app.kubernetes.io/component=gateway", "--tail=30", "--prefix", "--all-containers"],
         ):

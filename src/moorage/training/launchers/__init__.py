@@ -12,7 +12,7 @@ from moorage.training.template import Rendering
 
 
 class Launcher(Protocol):
-    """Pure: complete manifests with deterministic names; the first is the Job."""
+    """Pure: complete manifests with deterministic names; the last is the Job, after what its pods need."""
 
     def __call__(self, rendering: Rendering) -> Sequence[Manifest]: ...
 

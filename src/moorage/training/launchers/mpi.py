@@ -39,7 +39,7 @@ exit 127"""
 
 def launch(rendering: Rendering) -> list[Manifest]:
     """A gang's objects, whose pods run the command through `mpirun`."""
-    job, *others = gang.launch(rendering)
+    *before, job = gang.launch(rendering)
     template = job["spec"]["template"]
     pod = template["spec"]
     (main,) = pod["containers"]
@@ -49,4 +49,4 @@ def launch(rendering: Rendering) -> list[Manifest]:
     key = digest(rendering.uid, str(rendering.attempt), "mpi", length=32)
     main = {**main, "command": [shell, "-c", command.literal(script), text], "env": [*main["env"], *workload.variables({_KEY: key})]}
     spec = {**job["spec"], "template": {**template, "spec": {**pod, "containers": [main]}}}
-    return [{**job, "spec": spec}, *others]
+    return [*before, {**job, "spec": spec}]
