@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Iterator
@@ -25,12 +26,14 @@ class Store:
     Args:
         faults: statuses to answer the next requests with, before anything else; 0 drops the connection.
         cut: the next GET of a blob sends only this many bytes of what it promised.
+        replaced: what takes the place of blobs once an answer has been cut.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     blocks: dict[str, dict[str, bytes]] = field(default_factory=dict)
     faults: list[int] = field(default_factory=list)
     cut: int | None = None
+    replaced: dict[str, bytes] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -87,13 +90,19 @@ class _Exchange(BaseHTTPRequestHandler):
             self._content(self.store.blobs[name])
 
     def _content(self, content: bytes) -> None:
+        version = f'"{hashlib.sha256(content).hexdigest()}"'
+        if self.headers.get("If-Match", version) != version:
+            self._answer(412)
+            return
         found = re.match(r"bytes=(\d+)-", self.headers.get("x-ms-range", ""))
         part = content[int(found[1]) :] if found else content
         self.send_response(206 if found else 200)
         self.send_header("Content-Length", str(len(part)))
+        self.send_header("ETag", version)
         self.end_headers()
         if self.store.cut is not None:
             part, self.store.cut, self.close_connection = part[: self.store.cut], None, True
+            self.store.blobs |= self.store.replaced
         self.wfile.write(part)
 
     def _list(self, container: str, prefix: str, marker: str) -> None:

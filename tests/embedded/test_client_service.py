@@ -96,8 +96,12 @@ def test_what_a_job_left_behind_is_fetched(agent: Agent, moorage: Run, client: C
     key = job_key("fetched")
     agent.report(agent.log(key, 0, b"done\n"), agent.status(key, "Completed", complete=True))
     code, _, err = moorage("job", "download", "-n", "fetched", "--all", "-p", str(tmp_path / "out"))
-    assert code == 0, err
+    assert code == 0 and "replaced" not in err, err
     assert (tmp_path / "out" / "artifacts" / "user_logs" / "std_log.txt").read_text() == "done\n"
+    assert (tmp_path / "out" / "named-outputs" / "model" / "model.pkl").read_text() == "1,2\n"
+    (tmp_path / "out" / "named-outputs" / "model" / "model.pkl").write_text("mine")
+    code, _, err = moorage("job", "download", "-n", "fetched", "--output-name", "model", "-p", str(tmp_path / "out"))
+    assert code == 0 and "; 1 replaced what was there under the same name, model.pkl for one" in err, err
     assert (tmp_path / "out" / "named-outputs" / "model" / "model.pkl").read_text() == "1,2\n"
     code, _, err = moorage("job", "download", "-n", "fetched", "--output-name", "absent")
     assert code == 2 and "has no output 'absent'; it has model." in err

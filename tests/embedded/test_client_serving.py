@@ -22,6 +22,7 @@ from moorage import ids
 from moorage.client.blobs import Container
 from moorage.client.connection import Client
 from moorage.client.snapshot import File
+from moorage.errors import Conflict
 
 __all__ = ["agent", "client", "moorage", "profile", "service", "token"]
 
@@ -261,3 +262,29 @@ def test_large_files_travel_in_blocks_and_ranges(client: Client, tmp_path: Path,
         (path,) = container.download([blob], "big/", tmp_path / "back")
     assert path.read_bytes() == content
     assert [entry.name for entry in path.parent.iterdir()] == ["big.bin"]
+
+
+@pytest.mark.parametrize("size", [300_000, 300_001])
+def test_a_file_is_never_put_together_from_two_versions_of_a_blob(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    from moorage.client import assets, blobs
+
+    # More spans than are fetched at once, so that some are asked for after the first bytes have come.
+    monkeypatch.setattr(blobs, "_RANGE", 30_000)
+    sources = [File("big.bin", tmp_path / name, amount) for name, amount in (("first", 300_000), ("second", size))]
+    for source in sources:
+        source.path.write_bytes(source.name[:1].encode() * source.size)
+    container: Container
+    with assets.datastore(client) as container:
+        container.upload(sources[:1], f"versions{size}")
+        (blob,) = container.listing(f"versions{size}/")
+        begun = threading.Lock()
+
+        def received(amount: int) -> None:
+            if begun.acquire(blocking=False):
+                container.upload(sources[1:], f"versions{size}")
+
+        with pytest.raises(Conflict, match="was changed while it was fetched"):
+            container.download([blob], f"versions{size}/", tmp_path / "back", received=received)
+    assert not list((tmp_path / "back").iterdir())

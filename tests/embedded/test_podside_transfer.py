@@ -99,6 +99,21 @@ def test_a_broken_download_goes_on_where_it_stopped(service: tuple[Store, Access
     assert sum("GET" in line for line in store.log) == 2
 
 
+def test_a_file_is_never_put_together_from_two_versions_of_a_blob(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    first, second = os.urandom(300_000), os.urandom(300_000)
+    store.blobs, store.cut, store.replaced = {"c/a": first}, 100_000, {"c/a": second}
+    fetch(download("c/a", tmp_path / "to"), access, patience=timedelta(seconds=60))
+    assert files(tmp_path / "to") == {"a": second}
+
+
+def test_a_blob_that_is_replaced_by_one_of_another_size_is_refused(service: tuple[Store, Access], tmp_path: Path) -> None:
+    store, access = service
+    store.blobs, store.cut, store.replaced = {"c/a": b"x" * 300_000}, 100_000, {"c/a": b"y" * 300_001}
+    with pytest.raises(Invalid, match="changed meanwhile"):
+        fetch(download("c/a", tmp_path / "to"), access, patience=timedelta(seconds=60))
+
+
 def test_a_service_that_stays_away_is_given_up_with_its_address(tmp_path: Path) -> None:
     folder = tmp_path / "access"
     with facade(folder) as (_, access):

@@ -253,12 +253,13 @@ def download_job(session: Session, name: str, download_path: str, output_name: s
 
     Logs and artifacts go to `artifacts/`, an output to `named-outputs/NAME/`.
     """
-    from moorage.cli.progress import counted
+    from moorage.cli.progress import fetched
     from moorage.client.jobs import download
 
     folder = Path(download_path)
-    files = download(session.client, name, folder, output=output_name, everything=everything, upload=session.upload())
-    session.say(f"{counted(len(files))} in {folder.resolve()}")
+    progress = session.upload()
+    files = download(session.client, name, folder, output=output_name, everything=everything, upload=progress)
+    session.say(fetched(files, folder, progress.replaced))
 
 
 @command(jobs, "archive", examples=["moorage job archive -n my-job"])

@@ -70,13 +70,14 @@ def list_models(session: Session, name: str | None, max_results: int | None, arc
 @registry.no_registry
 def download(session: Session, name: str, version: str | None, label: str | None, download_path: str) -> None:
     """Fetch the files of a model into FOLDER/NAME."""
-    from moorage.cli.progress import counted
+    from moorage.cli.progress import fetched
     from moorage.client.jobs import download_model
 
     chosen = registry.resolve_version(session, Role.MODEL, name, version, label)
     folder = Path(download_path)
-    files = download_model(session.client, name, chosen, folder, upload=session.upload())
-    session.say(f"{counted(len(files))} in {(folder / name).resolve()}")
+    progress = session.upload()
+    files = download_model(session.client, name, chosen, folder, upload=progress)
+    session.say(fetched(files, folder / name, progress.replaced))
 
 
 registry.add_edits(models, Role.MODEL, "model")

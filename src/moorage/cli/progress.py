@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TextIO
 
 from moorage.client.connection import Step, describe
@@ -32,6 +33,12 @@ def transfers(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
 def counted(files: int) -> str:
     """`1 file is`, `3 files are`."""
     return "1 file is" if files == 1 else f"{files} files are"
+
+
+def fetched(files: Sequence[Path], folder: Path, replaced: Sequence[Path]) -> str:
+    """What a download has done, files that it replaced among it."""
+    instead = f"; {len(replaced)} replaced what was there under the same name, {replaced[0].name} for one" if replaced else ""
+    return f"{counted(len(files))} in {folder.resolve()}{instead}"
 
 
 class Lines:

@@ -35,10 +35,12 @@ _LATEST = {"$orderBy": "createdtime desc", "$top": "1"}
 
 
 class Upload:
-    """Progress of one upload, for whoever shows it: called with what is sent, bytes so far and in all."""
+    """Progress of uploads or downloads, for whoever shows it: called with what is sent, bytes so far and in all."""
 
     def __init__(self, show: Callable[[str, int, int], None] | None = None) -> None:
         self.show = show or (lambda what, sent, size: None)
+        # Files of downloads that were there before under the same name.
+        self.replaced: list[Path] = []
 
     def counter(self, what: str, size: int) -> Callable[[int], None]:
         sent = 0

@@ -10,7 +10,7 @@ import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from moorage.client.snapshot import File
 from moorage.client.transport import Transport, backoff
-from moorage.errors import Invalid, MoorageError, NotFound, Unavailable
+from moorage.errors import Conflict, Invalid, MoorageError, NotFound, Unavailable
 from moorage.specs.manifest import Manifest
 
 # As the original's storage client: one PUT up to here, blocks above.
@@ -142,15 +142,31 @@ class Container:
             "PUT", self.link(key, comp="blocklist"), headers={**_VERSION, "Content-Type": "application/xml"}, content=body
         )
 
-    def download(self, blobs: Sequence[Blob], prefix: str, folder: Path, *, received: Count | None = None) -> list[Path]:
+    def download(
+        self,
+        blobs: Sequence[Blob],
+        prefix: str,
+        folder: Path,
+        *,
+        received: Count | None = None,
+        replacing: Callable[[Path], None] | None = None,
+    ) -> list[Path]:
         """Fetch blobs into `folder`, their names cut by `prefix`; each file appears whole or not at all.
+
+        Args:
+            received: called with the bytes of each piece that has come.
+            replacing: called with each file that is there already, as the original replaces it too.
 
         Raises:
             Invalid: a blob's name leads out of the folder, or the disk refuses the file.
+            Conflict: a blob was changed since it was listed.
         """
         count = _locked(received)
         _umask()
         pairs = [(blob, inside(folder, blob.name[len(prefix) :].lstrip("/") or blob.name.rsplit("/", 1)[-1])) for blob in blobs]
+        for _, path in pairs:
+            if replacing is not None and path.exists():
+                replacing(path)
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="download") as pool:
             small = [pair for pair in pairs if pair[0].size <= _RANGE]
             _finish(pool, [partial(self._fetch, blob, path, count, None) for blob, path in small])
@@ -170,8 +186,9 @@ class Container:
         try:
             try:
                 os.ftruncate(handle, blob.size)
+                version = _Version(blob)
                 spans = [(at, min(at + _RANGE, blob.size)) for at in range(0, blob.size, _RANGE)]
-                pieces = [partial(self._range, blob, start, end, handle, count) for start, end in spans]
+                pieces = [partial(self._range, version, span, handle, count) for span in spans]
                 if pool is None:
                     for piece in pieces:
                         piece()
@@ -186,14 +203,14 @@ class Container:
         finally:
             part.unlink(missing_ok=True)
 
-    def _range(self, blob: Blob, start: int, end: int, handle: int, count: Count) -> None:
-        """Bytes `start` to `end` into the file; a dropped connection is taken up where it broke."""
-        at, failures, etag = start, 0, ""
+    def _range(self, version: _Version, span: tuple[int, int], handle: int, count: Count) -> None:
+        """A span of bytes into the file; a dropped connection is taken up where it broke."""
+        (at, end), failures, blob = span, 0, version.blob
         while at < end:
-            headers = {**_VERSION, "x-ms-range": f"bytes={at}-{end - 1}", **({"If-Match": etag} if etag else {})}
+            headers = {**_VERSION, "x-ms-range": f"bytes={at}-{end - 1}", **version.condition}
             try:
                 with self._transport.stream("GET", self.link(blob.name), headers=headers) as response:
-                    etag = response.headers.get("ETag", "")
+                    version.check(response.headers)
                     skip = 0 if response.status_code == 206 else at
                     for block in response.iter_bytes():
                         piece, skip = block[skip:], max(0, skip - len(block))
@@ -204,11 +221,39 @@ class Container:
                         failures = 0 if piece else failures
                 if at < end:
                     raise Unavailable(f"'{blob.name}' ended {end - at} bytes early.")
+            except Conflict as error:
+                raise version.changed() from error
             except Unavailable:
                 failures += 1
                 if failures >= _ATTEMPTS:
                     raise
                 time.sleep(backoff(failures))
+
+
+class _Version:
+    """The one version of a blob that a file is made of: that of which the first bytes came, of the size that was listed."""
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob = blob
+        self._etag = ""
+        self._lock = threading.Lock()
+
+    @property
+    def condition(self) -> Mapping[str, str]:
+        """The header that has the service answer with this version only."""
+        return {"If-Match": self._etag} if self._etag else {}
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        etag, size = headers.get("ETag", ""), headers.get("Content-Range", "").rpartition("/")[2]
+        with self._lock:
+            self._etag = self._etag or etag
+            if etag != self._etag or (size.isdecimal() and int(size) != self.blob.size):
+                raise self.changed()
+
+    def changed(self) -> Conflict:
+        return Conflict(
+            f"'{self.blob.name}' was changed while it was fetched; fetch it again when nothing writes to it.", code="BlobChanged"
+        )
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -264,6 +309,8 @@ def _finish(pool: ThreadPoolExecutor, work: Sequence[Callable[[], None]]) -> Non
     except BaseException:
         for future in waiting:
             future.cancel()
+        # What runs still writes to the file that is closed next, and whose number another may have then.
+        wait(waiting)
         raise
 
 

@@ -254,7 +254,7 @@ def fetch(client: Client, store: str, path: str, folder: Path, progress: Upload)
         if len(blobs) == 1 and blobs[0].name == path:
             prefix = path.rpartition("/")[0] + "/"
         counter = progress.counter(folder.name, sum(blob.size for blob in blobs))
-        return container.download(blobs, prefix, folder, received=counter)
+        return container.download(blobs, prefix, folder, received=counter, replacing=progress.replaced.append)
 
 
 def _below(name: str, path: str) -> bool:

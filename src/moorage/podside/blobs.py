@@ -55,6 +55,20 @@ class Section:
         return data
 
 
+@dataclass(slots=True)
+class Partial:
+    """A download that may break off and be taken up again: the file up to where it has come, and the version of the blob that is in it."""
+
+    file: BinaryIO
+    version: str = ""
+
+    def begin_anew(self) -> None:
+        """Forget what has come."""
+        self.file.seek(0)
+        self.file.truncate()
+        self.version = ""
+
+
 class BlobStore:
     """Blobs behind the pod's access."""
 
@@ -96,14 +110,22 @@ class BlobStore:
             if not marker:
                 return
 
-    def read_into(self, name: str, file: BinaryIO, offset: int) -> None:
-        """Append the blob's bytes from `offset` on; on a lost connection the file holds what had arrived."""
-        headers = {"x-ms-range": f"bytes={offset}-"} if offset else {}
+    def read_into(self, name: str, partial: Partial) -> None:
+        """Go on with a download; on a lost connection it holds what had arrived.
+
+        Raises:
+            Conflict: the blob is another one than that of which a part is there.
+        """
+        if not partial.version:
+            partial.begin_anew()
+        offset = partial.file.tell()
+        headers = {"x-ms-range": f"bytes={offset}-", "If-Match": partial.version} if offset else {}
         with self._request("GET", name, headers=headers) as response:
             if offset and response.status != 206:
                 raise Unavailable(f"The service answered {response.status} to a request for a part of '{name}'.")
+            partial.version = response.getheader("ETag") or ""
             while data := response.read(_CHUNK):
-                file.write(data)
+                partial.file.write(data)
 
     def write(self, name: str, file: BinaryIO, size: int) -> None:
         """Store `size` bytes of the file as the blob, replacing what was there."""
@@ -207,6 +229,8 @@ def _failure(response: http.client.HTTPResponse, what: str) -> MoorageError:
         return Unauthenticated(f"{said}: the pod's token is not accepted.")
     if status == 403:
         return Forbidden(f"{said}: the job's token does not cover it.")
+    if status == 412:
+        return Conflict(f"{said}.")
     if status == 429:
         return Throttled(f"{said}.")
     if status in _PASSING:

@@ -14,9 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 
-from moorage.errors import Invalid, MoorageError, NotFound, Unavailable
+from moorage.errors import Conflict, Invalid, MoorageError, NotFound, Unavailable
 from moorage.podside.access import Access
-from moorage.podside.blobs import Blob, BlobStore
+from moorage.podside.blobs import Blob, BlobStore, Partial
 from moorage.podside.patience import Patience
 from moorage.specs.manifest import Manifest
 
@@ -109,10 +109,14 @@ def _fetch_one(store: BlobStore, waiting: Patience, transfer: Transfer, progress
     try:
         transfer.to.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
+            partial = Partial(file)
 
             def attempt() -> None:
                 try:
-                    store.read_into(transfer.blob.name, file, file.tell())
+                    store.read_into(transfer.blob.name, partial)
+                except Conflict as error:
+                    partial.begin_anew()
+                    raise Unavailable(f"'{transfer.blob.name}' was replaced while it was being downloaded; it begins anew.") from error
                 except NotFound as error:
                     raise NotFound(f"'{transfer.blob.name}' was deleted while it was being downloaded.", code="BlobNotFound") from error
                 if file.tell() < transfer.blob.size:
