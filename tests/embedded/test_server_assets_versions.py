@@ -133,6 +133,15 @@ async def test_an_environment_numbers_itself_by_conflicts(served: Served) -> Non
     assert [each["name"] for each in newest["value"]] == ["2"]
 
 
+async def test_an_asset_is_found_with_the_prefix_that_the_sdk_leaves_in_its_name(served: Served) -> None:
+    """Python code that says `azureml:e@latest` asks for these three."""
+    await served.put("/environments/e/versions/1", dict(IMAGE))
+    assert (await served.get("/environments/azureml%3Ae"))["properties"]["latestVersion"] == "1"
+    assert [each["name"] for each in (await served.get("/environments/azureml:e/versions?$top=1"))["value"]] == ["1"]
+    assert (await served.get("/environments/azureml:e/versions/1"))["id"] == f"{served.workspace.id}/environments/e/versions/1"
+    assert (await served.call("PUT", "/environments/azureml:new/versions/1", {"properties": dict(IMAGE)})).status_code == 400
+
+
 async def test_an_anonymous_environment_is_sent_on_every_use_and_listed_never(served: Served) -> None:
     path = "/environments/CliV2AnonymousEnvironment/versions/0a1b"
     assert [await served.put(path, {**IMAGE, "isAnonymous": True}, status=status) for status in (201, 200, 200)][2]["properties"][

@@ -121,6 +121,9 @@ def asked() -> Iterator[tuple[dict[str, str], Callable[[Job], bool]]]:
         yield {"computeName": compute}, lambda job, compute=compute: job.compute == compute  # type: ignore[misc]
     for kind in ["command", "SWEEP", "Pipeline", "other"]:
         yield {"jobType": kind}, lambda job, kind=kind: job.kind.lower() == kind.lower()  # type: ignore[misc]
+    yield {"scheduled": "true"}, lambda _job: False
+    yield {"scheduleId": "nightly"}, lambda _job: False
+    yield {"scheduled": "false"}, lambda _job: True
     yield {"status": "Failed", "tag": "owner", "computeName": "c%1"}, lambda job: job.status is JobStatus.FAILED and job.compute == "c%1"
 
 

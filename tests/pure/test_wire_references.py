@@ -37,6 +37,8 @@ WS = Workspace("s", "g", "w")
         ("azureml:m@latest", AssetReference("m", label="latest")),
         ("m:3", AssetReference("m", "3")),
         (WS.child("models", "m", "versions", "2"), AssetReference("m", "2", type="models", workspace=WS)),
+        # What the SDK makes of `azureml:m@latest` in Python code.
+        (WS.child("models", "azureml:m", "versions", "2"), AssetReference("m", "2", type="models", workspace=WS)),
         ("azureml:" + WS.child("codes", "c", "versions", "1"), AssetReference("c", "1", type="codes", workspace=WS)),
         (WS.child("environments", "e", "labels", "latest"), AssetReference("e", label="latest", type="environments", workspace=WS)),
         ("azureml://datastores/workspaceblobstore/paths/a/b.csv", DatastorePath("workspaceblobstore", "a/b.csv")),

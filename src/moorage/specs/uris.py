@@ -171,7 +171,10 @@ def _parse_arm(text: str) -> Reference | None:
     if not found:
         return None
     workspace = Workspace(found["sub"], found["rg"], found["ws"])
-    match found["rest"].split("/"):
+    parts = found["rest"].split("/")
+    if len(parts) > 1:
+        parts[1] = bare_name(parts[1])
+    match parts:
         case [type_, name, "versions", version] if type_ in ASSET_TYPES and name and version:
             if type_ == "environments" and _is_curated(name):
                 return RegistryReference(text, name=name, version=version)
@@ -188,6 +191,11 @@ def _parse_arm(text: str) -> Reference | None:
             return JobOutput(job, output, _clean("/".join(path[1:] if path[:1] == ["paths"] else path)))
         case _:
             return None
+
+
+def bare_name(name: str) -> str:
+    """The name in an id or address that the SDK made of `azureml:NAME@LABEL` in Python code, where it leaves the prefix; no name has a colon."""
+    return name.removeprefix("azureml:")
 
 
 def _is_curated(name: str) -> bool:

@@ -209,10 +209,13 @@ def a_job_reads_assets_and_what_other_jobs_wrote_in_every_mode(place) -> None:
     submitted = place.ml.jobs.create_or_update(
         job(
             "cat ${{inputs.data}}/x.txt; echo; find ${{inputs.model}} -type f | xargs cat; echo; cat ${{inputs.previous}}/sub/result.txt; echo; "
-            "echo direct ${{inputs.direct}} $[[${{inputs.optional}}]]",
+            "cat ${{inputs.latest}}/x.txt; echo; find ${{inputs.newest}} -type f | xargs cat; echo; echo direct ${{inputs.direct}} $[[${{inputs.optional}}]]",
             inputs={
                 "data": Input(type=AssetTypes.URI_FOLDER, path=f"azureml:jobdata:{data.version}", mode=InputOutputModes.RO_MOUNT),
                 "model": Input(type=AssetTypes.CUSTOM_MODEL, path=f"azureml:jobmodel:{model.version}"),
+                # Python code asks for these under their names with the prefix; YAML files without.
+                "latest": Input(type=AssetTypes.URI_FOLDER, path="azureml:jobdata@latest"),
+                "newest": Input(type=AssetTypes.CUSTOM_MODEL, path="azureml:jobmodel@latest"),
                 "previous": Input(type=AssetTypes.URI_FOLDER, path=f"azureml://jobs/{before}/outputs/out"),
                 "direct": Input(type=AssetTypes.URI_FOLDER, path=data.path, mode=InputOutputModes.DIRECT),
             },
@@ -221,6 +224,7 @@ def a_job_reads_assets_and_what_other_jobs_wrote_in_every_mode(place) -> None:
     log = streamed(place, submitted.name)
     for words in ("from a data asset", "from a model", "result 7", "direct /mnt/azureml/inputs/direct"):
         assert words in log, log
+    assert (log.count("from a data asset"), log.count("from a model")) == (2, 2), log
 
 
 def outputs_that_name_assets_are_registered(place) -> None:

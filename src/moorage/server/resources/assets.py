@@ -16,6 +16,7 @@ from moorage.ids import Workspace
 from moorage.server.arm import Answer, Call, Route, W, check_preconditions, envelope, found
 from moorage.server.paging import page_of, paged
 from moorage.specs.manifest import Manifest
+from moorage.specs.uris import bare_name
 from moorage.store import Resource, ResourceKey, Transaction
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")
@@ -138,7 +139,8 @@ async def _list_containers(asset: AssetType, call: Call) -> Answer:
 
 
 async def _get_container(asset: AssetType, call: Call) -> Answer:
-    resource = await call.services.store.read(lambda tx: tx.resources.get(call.key(asset.name)))
+    key = ResourceKey(call.workspace, asset.name, bare_name(call.names["name"]))
+    resource = await call.services.store.read(lambda tx: tx.resources.get(key))
     return found(resource, _container(resource))
 
 
@@ -176,7 +178,7 @@ async def list_versions(asset: AssetType, call: Call) -> Answer:
         lambda tx: tx.resources.list(
             call.workspace,
             asset.versions,
-            parent=call.names["parent"],
+            parent=bare_name(call.names["parent"]),
             archived=page.archived,
             newest_first=page.newest_first,
             after=page.after,
@@ -187,8 +189,10 @@ async def list_versions(asset: AssetType, call: Call) -> Answer:
 
 
 async def _get_version(asset: AssetType, call: Call) -> Answer:
+    key = ResourceKey(call.workspace, asset.versions, call.names["name"], bare_name(call.names["parent"]))
+
     def read(tx: Transaction) -> tuple[Resource, Manifest | None]:
-        version = tx.resources.get(call.key(asset.versions))
+        version = tx.resources.get(key)
         return version, asset.shown(tx, version)
 
     version, own = await call.services.store.read(read)

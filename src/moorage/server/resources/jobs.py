@@ -216,6 +216,9 @@ def _filtered(tx: Transaction, call: Call, page: Page) -> tuple[list[Resource], 
     """A full page of jobs that match `jobType`, `tag`, `status`, `experimentName` and `computeName`, however many do not."""
     if call.query.get("status") and _status(call.query) is None:
         return [], False
+    if call.query.get("scheduled", "").lower() == "true" or call.query.get("scheduleid"):
+        # Schedules start no jobs yet.
+        return [], False
     found: list[Resource] = []
     after, size = page.after, page.limit + 1
     body_has, state_has = _sieves(call.query)
