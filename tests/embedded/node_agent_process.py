@@ -1,4 +1,6 @@
-"""A node agent in a process of its own, for tests that kill it: `python node_agent_process.py STATE FOLDER`; says `ready` once it runs."""
+"""A node agent in a process of its own, for tests that kill it: `python node_agent_process.py STATE FOLDER [INTERPRETER]`; says `ready` once it runs.
+
+INTERPRETER runs the shims in place of this one's."""
 
 from __future__ import annotations
 
@@ -20,4 +22,6 @@ async def main(state: Path, folder: Path) -> None:
         print("ready", flush=True)
 
 
+if len(sys.argv) > 3:
+    sys.executable = sys.argv[3]
 asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))

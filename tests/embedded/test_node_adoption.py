@@ -13,6 +13,7 @@ from pathlib import Path
 
 from moorage.embedded.local import LocalCluster, open_cluster
 from moorage.embedded.node.attempt import Attempt, read_pairs
+from moorage.embedded.node.pod import Record
 from moorage.embedded.node.run import Nodes
 from moorage.embedded.tokens import open_issuer
 from moorage.kube.cluster import LogOptions
@@ -23,9 +24,10 @@ _AGENT = Path(__file__).with_name("node_agent_process.py")
 
 
 @asynccontextmanager
-async def agent_process(state: Path, folder: Path) -> AsyncIterator[None]:
-    """An agent that is killed with -9 at the end of the block."""
-    child = await asyncio.create_subprocess_exec(sys.executable, str(_AGENT), str(state), str(folder), stdout=asyncio.subprocess.PIPE)
+async def agent_process(state: Path, folder: Path, *interpreter: Path) -> AsyncIterator[None]:
+    """An agent that is killed with -9 at the end of the block; `interpreter` runs its shims."""
+    words = [sys.executable, str(_AGENT), str(state), str(folder), *map(str, interpreter)]
+    child = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
     assert child.stdout is not None
     assert await child.stdout.readline() == b"ready\n"
     try:
@@ -177,6 +179,54 @@ async def test_a_running_container_is_adopted_and_can_be_stopped(tmp_path: Path)
         await until(cluster, lambda found: found is None)
         await emptied(folder)
     assert not lives(pairs)
+
+
+def slow_interpreter(folder: Path) -> Path:
+    """A Python that leaves `spawned` and comes up once `go` is there, as on a machine that has much to do."""
+    path = folder / "python"
+    # Without the agent's own output, at whose end the test waits for the agent's.
+    held = f'case " $* " in *" run "*) exec > /dev/null 2>&1; : > {folder}/spawned; until test -e {folder}/go; do sleep 0.02; done;; esac'
+    path.write_text(f'#!/bin/sh\n{held}\nexec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+async def test_a_container_whose_shim_was_just_coming_up_when_its_agent_was_killed_runs_once(tmp_path: Path) -> None:
+    state, folder = tmp_path / "state.db", tmp_path / "nodes"
+    manifest = pod("echo ran >> /control-x/ran; until test -e /control-x/end; do sleep 0.05; done; exit 7")
+    manifest["spec"]["volumes"] = [{"name": "control", "hostPath": {"path": str(tmp_path)}}]
+    manifest["spec"]["containers"][0]["volumeMounts"] = [{"name": "control", "mountPath": "/control-x"}]
+    await prepare(state, manifest)
+    async with agent_process(state, folder, slow_interpreter(tmp_path)):
+        async with asyncio.timeout(60):
+            while not (tmp_path / "spawned").exists():
+                await asyncio.sleep(0.01)
+    async with cluster_at(state) as cluster, nodes_of(cluster, folder):
+        (tmp_path / "go").touch()
+        await until(cluster, in_phase("Running"))
+        (tmp_path / "end").touch()
+        item = await until(cluster, in_phase("Failed", "Succeeded"))
+        assert item is not None
+        status = item["status"]["containerStatuses"][0]
+        assert (status["state"]["terminated"]["exitCode"], status["restartCount"]) == (7, 0)
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+async def test_a_container_whose_agent_was_killed_before_its_shim_was_started_is_started(tmp_path: Path) -> None:
+    state, folder = tmp_path / "state.db", tmp_path / "nodes"
+    await prepare(state, pod("exit 7"))
+    async with cluster_at(state) as cluster:
+        (item,) = (await cluster.list(POD)).items
+        attempt = folder / "n1" / "pods" / item["metadata"]["uid"] / "containers" / "main" / "0"
+        attempt.mkdir(parents=True)
+        Record(item, "127.16.0.9", "2026-01-01T00:00:00Z", {}).write(attempt.parents[2])
+        (attempt / "launch.json").write_text('{"cgr')
+        for name in ("events", "control"):
+            os.mkfifo(attempt / name)
+        async with nodes_of(cluster, folder):
+            found = await until(cluster, in_phase("Failed", "Succeeded"))
+            assert found is not None
+            assert found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 7
 
 
 async def test_a_pod_deleted_while_no_agent_ran_is_ended_and_forgotten(tmp_path: Path) -> None:

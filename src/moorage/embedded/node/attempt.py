@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ from moorage.errors import Unavailable
 from moorage.specs.manifest import Manifest
 
 _SHIM = Path(shim.__file__)
+# Descriptors that are handed to a shim are first moved out of the way of the numbers that they get there.
+_ABOVE_THE_SHIMS = 16
 _UNKNOWN_END = "The container's shim was killed, so that how the container ended is unknown."
 
 
@@ -41,9 +44,27 @@ def read_pairs(file: Path) -> dict[str, str] | None:
     return {key: value.encode().decode("unicode_escape") for key, _, value in pairs}
 
 
-def _spawn(words: list[str]) -> int:
-    pid = os.posix_spawn(sys.executable, words, {"PATH": os.defpath}, setsigmask=(), setsigdef=(signal.SIGTERM, signal.SIGINT))
-    return os.waitpid(pid, 0)[1]
+def _spawn(words: list[str], folder: Path) -> int:
+    """Start the shim of a folder, and wait until it has detached itself; its first process's wait status."""
+    # Its ends of both FIFOs are open before it exists, and stay so when this process is killed: nobody takes one that comes up for one that never was.
+    held: list[int] = []
+    try:
+        for name in ("events", "control"):
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            held.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _ABOVE_THE_SHIMS))
+            os.close(descriptor)
+        pid = os.posix_spawn(
+            sys.executable,
+            words,
+            {"PATH": os.defpath},
+            file_actions=[(os.POSIX_SPAWN_DUP2, held[0], shim.EVENTS), (os.POSIX_SPAWN_DUP2, held[1], shim.CONTROL)],
+            setsigmask=(),
+            setsigdef=(signal.SIGTERM, signal.SIGINT),
+        )
+        return os.waitpid(pid, 0)[1]
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
 
 
 class Attempt:
@@ -79,7 +100,7 @@ class Attempt:
         words = [sys.executable, "-I", "-S", "-B", str(_SHIM), "run", str(self.folder)]
         words += [str(limits.size), str(limits.files), str(memory_limit), oom_file]
         # The first process ends at once, its child is the shim: nothing of it is left to this process to reap.
-        status = await asyncio.to_thread(_spawn, words)
+        status = await asyncio.to_thread(_spawn, words, self.folder)
         if status:
             reason = self._shim_error() or f"wait status {status}"
             raise Unavailable(f"the container's shim could not start: {reason}", target=str(self.folder))

@@ -63,12 +63,14 @@ class Container:
         self._stopping: asyncio.Task[None] | None = None
         self._stop_by = float("inf")
 
-    def adopt(self, known: Manifest | None) -> None:
-        """Find what earlier lives of the agent started; `known` is the container's status in the API, whose probe results go on."""
+    async def adopt(self, known: Manifest | None) -> None:
+        """Find what earlier lives of the agent started, and wait for what is just starting; `known` is the container's status in the API, whose
+        probe results go on."""
         numbers = sorted(int(child.name) for child in self.folder.iterdir() if child.name.isdigit()) if self.folder.exists() else []
         for number in reversed(numbers):
             attempt = self._attempt(number)
             attempt.attach()
+            await attempt.begun.wait()
             folder = self.folder / str(number)
             if not attempt.alive and not (folder / "started").exists() and not (folder / "exit").exists():
                 # The agent died between making the folder and starting the shim.

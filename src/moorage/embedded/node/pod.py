@@ -204,7 +204,7 @@ class Pod:
         known = (self.manifest.get("status") or {}).get("containerStatuses") or []
         known = [*known, *((self.manifest.get("status") or {}).get("initContainerStatuses") or [])]
         for name, container in self.containers.items():
-            container.adopt(next((item for item in known if item["name"] == name), None))
+            await container.adopt(next((item for item in known if item["name"] == name), None))
         try:
             while True:
                 self._awake.clear()

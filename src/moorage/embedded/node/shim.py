@@ -7,7 +7,7 @@ agent touches no container. FOLDER is the contract with the agent:
     events        FIFO, shim -> agent: `s` started, `l` log grew (only when asked); end of file: the shim is gone
     control       FIFO, agent -> shim: `T<seconds>` TERM, after the grace KILL; `K` KILL; `F1`/`F0` tell of log growth or not.
                   `W<width>x<height>` the size of its terminal; `E` no more input will come.
-                  A FIFO without reader (ENXIO) means the shim is gone, whatever its pid is used for now
+                  A FIFO without reader (ENXIO) means the shim is gone, whatever its pid is used for now: its own ends are open before it exists
     stdin         FIFO, agent -> container, when it has an input; terminal: an empty file, when it has a terminal
     started, exit `key=value` lines, written whole and renamed into place
     log.NNNNNN    CRI log lines; a new file every LOG_BYTES, the oldest removed beyond LOG_FILES
@@ -38,6 +38,7 @@ LOCKED_FLAGS = 2 | 4 | 8 | 1024 | 2048 | 4096
 ST_RELATIME, MS_RELATIME = 4096, 1 << 21
 READ_SIZE = 1 << 16
 LINUX = sys.platform.startswith("linux")
+EVENTS, CONTROL = 3, 4
 # What the container runtimes of Kubernetes report when a container's process cannot be started.
 START_ERROR = 128
 
@@ -306,9 +307,10 @@ class Attendant:
         self.kill_at: float | None = None
         self.measure_at: float | None = None
         self.follow, self.over_memory = False, False
-        self.events = os.open("events", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        # Opened for writing too, so that it never reads as ended while no agent is there.
-        self.control = os.open("control", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Inherited, both open for reading and writing, so that `control` never reads as ended while no agent is there.
+        self.events, self.control = EVENTS, CONTROL
+        for descriptor in (EVENTS, CONTROL):
+            os.set_inheritable(descriptor, False)
         self.input = os.open("stdin", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC) if os.path.exists("stdin") else -1
         self.terminal, self.typed = -1, b""
         self.commands = b""
@@ -473,7 +475,6 @@ class Attendant:
 def run(folder: str, log_bytes: int, log_files: int, memory_limit: int, oom_file: str) -> None:
     """Detach from the agent, start the container and stay until it has ended."""
     os.chdir(folder)
-    # Before the first process ends, since the agent then takes a control FIFO without reader for a shim that is gone.
     attendant = Attendant(Log(log_bytes, log_files), memory_limit, oom_file)
     reserve("exit")
     if os.fork():
