@@ -6,6 +6,7 @@ import click
 
 from moorage.cli import entities
 from moorage.cli.amendment import amended
+from moorage.cli.candidates import deployments, files
 from moorage.cli.commands import (
     command,
     file_option,
@@ -123,8 +124,10 @@ def list_jobs(session: Session, name: str) -> list[Manifest]:
     ],
 )
 @name_option("endpoint")
-@click.option("--deployment-name", "-d", metavar="NAME", help="The deployment; the endpoint's default one when left out.")
-@click.option("--file", "-f", metavar="FILE", help="A YAML document with inputs and outputs; '-' reads stdin.")
+@click.option(
+    "--deployment-name", "-d", metavar="NAME", shell_complete=deployments, help="The deployment; the endpoint's default one when left out."
+)
+@click.option("--file", "-f", metavar="FILE", shell_complete=files, help="A YAML document with inputs and outputs; '-' reads stdin.")
 @click.option("--input", metavar="DATA", help="What to score: azureml:NAME:VERSION, azureml://..., https://... or a local path.")
 @click.option("--input-type", metavar="TYPE", help="uri_folder, the default, or uri_file.")
 @click.option("--output-path", metavar="URI", help="Where results go: azureml://datastores/NAME/paths/...")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from moorage.cli.candidates import existing, files, workspaces
 from moorage.cli.edits import take
 from moorage.errors import Invalid
 
@@ -36,7 +37,7 @@ def global_options() -> list[click.Parameter]:
             help="Format of the result. Default: json; lists on a terminal: table.",
         ),
         click.Option(["--query"], metavar="JMESPATH", help="Print only what this JMESPath expression selects (see jmespath.org)."),
-        click.Option(["-w", "--workspace-name"], metavar="NAME", help="Workspace; the profile's by default."),
+        click.Option(["-w", "--workspace-name"], metavar="NAME", shell_complete=workspaces, help="Workspace; the profile's by default."),
         click.Option(["-g", "--resource-group"], metavar="NAME", help="Resource group; the profile's by default."),
         click.Option(["--subscription"], metavar="ID", help="Subscription; the profile's by default."),
         click.Option(["--only-show-errors"], is_flag=True, help="No progress and no hints on stderr."),
@@ -184,11 +185,13 @@ def command(
 
 
 def name_option(what: str, *, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--name", "-n", required=required, metavar="NAME", help=f"Name of the {what}.")
+    return click.option("--name", "-n", required=required, metavar="NAME", shell_complete=existing, help=f"Name of the {what}.")
 
 
 def file_option(what: str, *, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--file", "-f", required=required, metavar="FILE", help=f"The YAML document of the {what}; '-' reads stdin.")
+    return click.option(
+        "--file", "-f", required=required, metavar="FILE", shell_complete=files, help=f"The YAML document of the {what}; '-' reads stdin."
+    )
 
 
 def set_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:

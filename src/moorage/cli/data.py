@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from moorage.cli import registry
+from moorage.cli.candidates import files, names
 from moorage.cli.commands import (
     accepted_option,
     command,
@@ -35,10 +36,12 @@ datas = group("data", "Register data.")
 @file_option("data asset", required=False)
 @name_option("data asset", required=False)
 @click.option("--version", "-v", metavar="VERSION", help="Version; the next one when left out.")
-@click.option("--path", "-p", metavar="PATH", help="A file or folder here, or a URI.")
+@click.option("--path", "-p", metavar="PATH", shell_complete=files, help="A file or folder here, or a URI.")
 @click.option("--type", "-t", "type_", type=click.Choice(["uri_file", "uri_folder", "mltable"]), help="Default: uri_folder.")
 @click.option("--description", metavar="TEXT", help="What it is.")
-@click.option("--datastore", metavar="NAME", help="Where files from here are put. Default: workspaceblobstore.")
+@click.option(
+    "--datastore", metavar="NAME", shell_complete=names("datastores"), help="Where files from here are put. Default: workspaceblobstore."
+)
 @tags_option()
 @set_option()
 @accepted_option("--skip-validation", meaning="an MLTable is not opened.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from moorage.cli import registry
+from moorage.cli.candidates import files, folders, names
 from moorage.cli.commands import command, file_option, group, name_option, set_option, tag_changes, tags_option
 from moorage.cli.session import Session
 from moorage.specs.manifest import Manifest
@@ -30,12 +31,16 @@ environments = group("environment", "Register what code runs in.")
 @name_option("environment", required=False)
 @click.option("--version", "-v", metavar="VERSION", help="Version; the next one when left out and the content is new.")
 @click.option("--image", "-i", metavar="IMAGE", help="Container image.")
-@click.option("--conda-file", "-c", metavar="FILE", help="Conda specification of the packages.")
-@click.option("--build-context", "-b", metavar="FOLDER", help="Folder with a Dockerfile, for services with an image builder.")
+@click.option("--conda-file", "-c", metavar="FILE", shell_complete=files, help="Conda specification of the packages.")
+@click.option(
+    "--build-context", "-b", metavar="FOLDER", shell_complete=folders, help="Folder with a Dockerfile, for services with an image builder."
+)
 @click.option("--dockerfile-path", "-d", metavar="FILE", help="Its Dockerfile, from there. Default: Dockerfile.")
 @click.option("--os-type", metavar="TYPE", help="linux, the default, or windows.")
 @click.option("--description", metavar="TEXT", help="What it is.")
-@click.option("--datastore", metavar="NAME", help="Where files from here are put. Default: workspaceblobstore.")
+@click.option(
+    "--datastore", metavar="NAME", shell_complete=names("datastores"), help="Where files from here are put. Default: workspaceblobstore."
+)
 @tags_option()
 @registry.of_registry
 @set_option()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from moorage.cli.candidates import files
 from moorage.cli.commands import command, group, name_option, no_wait_option, yes_option
 from moorage.errors import Conflict, Invalid, NotFound
 from moorage.ids import ClusterId, Workspace
@@ -28,7 +29,10 @@ extension = group("extension", "Install, show and remove the extension: what mak
 def _cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--context", metavar="NAME", help="Context of the kubeconfig.")(function)
     return click.option(
-        "--kubeconfig", metavar="FILE", help="Kubeconfig of the cluster. Default: the profile's, $KUBECONFIG, ~/.kube/config."
+        "--kubeconfig",
+        metavar="FILE",
+        shell_complete=files,
+        help="Kubeconfig of the cluster. Default: the profile's, $KUBECONFIG, ~/.kube/config.",
     )(function)
 
 

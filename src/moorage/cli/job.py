@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from moorage.cli.candidates import files, folders, names, outputs
 from moorage.cli.commands import (
     accepted_option,
     command,
@@ -45,7 +46,11 @@ jobs = group("job", "Train: submit, follow, cancel and fetch jobs.")
 @set_option()
 @click.option("--stream", "-s", "follow_it", is_flag=True, help="Follow the job's status and log until it ends; exit code 1 when it fails.")
 @click.option(
-    "--save-as", "-a", metavar="FILE", help="Write the job, as the service has it, into this file (YAML; JSON when it ends in .json)."
+    "--save-as",
+    "-a",
+    metavar="FILE",
+    shell_complete=files,
+    help="Write the job, as the service has it, into this file (YAML; JSON when it ends in .json).",
 )
 @tags_option()
 @web_option()
@@ -140,7 +145,7 @@ def show(session: Session, name: str, web: bool) -> Manifest:
 @click.option("--max-results", "-r", type=click.IntRange(1), help="At most so many, newest first.")
 @click.option("--archived-only", is_flag=True, help="Only archived jobs.")
 @click.option("--include-archived", is_flag=True, help="Archived jobs too.")
-@click.option("--parent-job-name", "-p", metavar="NAME", help="The jobs below this sweep or pipeline.")
+@click.option("--parent-job-name", "-p", metavar="NAME", shell_complete=names("jobs"), help="The jobs below this sweep or pipeline.")
 @click.option("--tag", metavar="NAME[=VALUE]", help="Only jobs that carry this tag.")
 @accepted_option("--all-results", meaning="all jobs are listed unless --max-results says otherwise.")
 def list_jobs(
@@ -245,8 +250,15 @@ def cancel_job(session: Session, name: str, no_wait: bool) -> None:
     ],
 )
 @name_option("job")
-@click.option("--download-path", "-p", default=".", metavar="FOLDER", help="Where to; made when absent. Default: the current folder.")
-@click.option("--output-name", metavar="NAME", help="Only this output; `default` is logs and artifacts.")
+@click.option(
+    "--download-path",
+    "-p",
+    default=".",
+    metavar="FOLDER",
+    shell_complete=folders,
+    help="Where to; made when absent. Default: the current folder.",
+)
+@click.option("--output-name", metavar="NAME", shell_complete=outputs, help="Only this output; `default` is logs and artifacts.")
 @click.option("--all", "everything", is_flag=True, help="Logs, artifacts and every output.")
 def download_job(session: Session, name: str, download_path: str, output_name: str | None, everything: bool) -> None:
     """Fetch logs and artifacts, or outputs, of a job that has ended.

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from moorage.cli.candidates import files
 from moorage.cli.commands import command
 from moorage.cli.session import Session
 from moorage.errors import Invalid, Unauthenticated
@@ -28,9 +29,16 @@ if TYPE_CHECKING:
     ],
 )
 @click.option("--url", metavar="URL", help="Address of the workspace service; the profile's by default.")
-@click.option("--ca", metavar="FILE", help="Authority (PEM) that signed its certificate; the profile's, else the system's, by default.")
+@click.option(
+    "--ca",
+    metavar="FILE",
+    shell_complete=files,
+    help="Authority (PEM) that signed its certificate; the profile's, else the system's, by default.",
+)
 @click.option("--token-stdin", is_flag=True, help="Read the token from stdin.")
-@click.option("--token-file", metavar="FILE", help="Read the token from a file. Without either option a terminal asks for it.")
+@click.option(
+    "--token-file", metavar="FILE", shell_complete=files, help="Read the token from a file. Without either option a terminal asks for it."
+)
 def login(session: Session, url: str | None, ca: str | None, token_stdin: bool, token_file: str | None) -> Manifest:
     """Sign in to a workspace service and keep its address, authority, token and workspace in the profile.
 

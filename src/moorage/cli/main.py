@@ -81,7 +81,24 @@ application = LazyGroup(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line of `moorage`; see `run`."""
+    if instruction := os.environ.get("_MOORAGE_COMPLETE"):
+        return _complete(instruction)
     return run(application, "moorage", list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _complete(instruction: str) -> int:
+    """Answer a shell that completes a line; whatever is wrong, nothing is written into the line that is being typed."""
+    said = sys.stderr
+    try:
+        with open(os.devnull, "w") as sys.stderr:  # noqa: PTH123
+            from moorage.cli.completion import answer
+
+            click.echo(answer(instruction))
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - half a line may be anything; there is nobody to tell
+        return Exit.FAILED
+    finally:
+        sys.stderr = said
+    return Exit.OK
 
 
 def run(program: click.Command, name: str, words: Sequence[str], *, plain_errors: bool = False) -> int:

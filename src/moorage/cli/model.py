@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from moorage.cli import registry
+from moorage.cli.candidates import files, folders, names
 from moorage.cli.commands import command, file_option, group, name_option, refused_command, set_option, tag_changes, tags_option
 from moorage.cli.session import Session
 from moorage.specs.manifest import Manifest
@@ -29,10 +30,14 @@ models = group("model", "Register and fetch models.")
 @file_option("model", required=False)
 @name_option("model", required=False)
 @click.option("--version", "-v", metavar="VERSION", help="Version; the next one when left out.")
-@click.option("--path", "-p", metavar="PATH", help="A file or folder here, or a URI such as azureml://jobs/JOB/outputs/NAME.")
+@click.option(
+    "--path", "-p", metavar="PATH", shell_complete=files, help="A file or folder here, or a URI such as azureml://jobs/JOB/outputs/NAME."
+)
 @click.option("--type", "-t", "type_", type=click.Choice(["custom_model", "mlflow_model", "triton_model"]), help="Default: custom_model.")
 @click.option("--description", metavar="TEXT", help="What it is.")
-@click.option("--datastore", metavar="NAME", help="Where files from here are put. Default: workspaceblobstore.")
+@click.option(
+    "--datastore", metavar="NAME", shell_complete=names("datastores"), help="Where files from here are put. Default: workspaceblobstore."
+)
 @click.option("--stage", "-s", metavar="STAGE", help="Stage of its life, in words of your own.")
 @tags_option()
 @set_option()
@@ -66,7 +71,14 @@ def list_models(session: Session, name: str | None, max_results: int | None, arc
 @command(models, "download", examples=["moorage model download -n digits -v 1 --download-path ./models"])
 @name_option("model")
 @registry.version_options
-@click.option("--download-path", "-p", default=".", metavar="FOLDER", help="Where to; made when absent. Default: the current folder.")
+@click.option(
+    "--download-path",
+    "-p",
+    default=".",
+    metavar="FOLDER",
+    shell_complete=folders,
+    help="Where to; made when absent. Default: the current folder.",
+)
 @registry.no_registry
 def download(session: Session, name: str, version: str | None, label: str | None, download_path: str) -> None:
     """Fetch the files of a model into FOLDER/NAME."""

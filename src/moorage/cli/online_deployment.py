@@ -9,6 +9,7 @@ import click
 
 from moorage.cli import entities
 from moorage.cli.amendment import amended
+from moorage.cli.candidates import endpoints
 from moorage.cli.commands import (
     accepted_option,
     command,
@@ -35,7 +36,14 @@ deployments = group("online-deployment", "Serve: models behind an endpoint.")
 def endpoint_option(*, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Name of the endpoint; `--endpoint` is how scripts shorten it."""
     return click.option(
-        "--endpoint-name", "--endpoint", "-e", "endpoint_name", required=required, metavar="NAME", help="Name of the endpoint."
+        "--endpoint-name",
+        "--endpoint",
+        "-e",
+        "endpoint_name",
+        required=required,
+        metavar="NAME",
+        shell_complete=endpoints,
+        help="Name of the endpoint.",
     )
 
 

@@ -13,6 +13,7 @@ import click
 
 from moorage.cli import entities
 from moorage.cli.amendment import amended
+from moorage.cli.candidates import deployments, files, names
 from moorage.cli.commands import (
     command,
     file_option,
@@ -50,7 +51,7 @@ def local_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 )
 @file_option("endpoint", required=False)
 @name_option("endpoint", required=False)
-@click.option("--compute", metavar="NAME", help="Compute target it serves on.")
+@click.option("--compute", metavar="NAME", shell_complete=names("computes"), help="Compute target it serves on.")
 @click.option("--auth-mode", type=click.Choice(["key", "aml_token", "aad_token"]), help="How callers identify themselves. Default: key.")
 @set_option()
 @no_wait_option()
@@ -165,13 +166,14 @@ def list_endpoints(session: Session) -> list[Manifest]:
     ],
 )
 @name_option("endpoint")
-@click.option("--request-file", "-r", metavar="FILE", required=True, help="The request's body; '-' reads stdin.")
+@click.option("--request-file", "-r", metavar="FILE", required=True, shell_complete=files, help="The request's body; '-' reads stdin.")
 @click.option(
     "--deployment-name",
     "--deployment",
     "-d",
     "deployment_name",
     metavar="NAME",
+    shell_complete=deployments,
     help="Send it to this deployment, whatever the traffic shares.",
 )
 @click.option("--content-type", default="application/json", metavar="TYPE", help="Type of the body. Default: application/json.")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from moorage.cli import entities
+from moorage.cli.candidates import existing, one_of, versions
 from moorage.cli.commands import command, name_option, refused_command, tag_changes, tags_option
 from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
@@ -20,8 +21,10 @@ from moorage.wire.documents.uses import Role
 
 def version_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--version` and `--label`, one of which is given."""
-    label = click.option("--label", "-l", metavar="LABEL", help="A label in place of the version; the only one is latest.")
-    return click.option("--version", "-v", metavar="VERSION", help="Version.")(label(function))
+    label = click.option(
+        "--label", "-l", metavar="LABEL", shell_complete=one_of("latest"), help="A label in place of the version; the only one is latest."
+    )
+    return click.option("--version", "-v", metavar="VERSION", shell_complete=versions, help="Version.")(label(function))
 
 
 def list_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,7 +33,7 @@ def list_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--include-archived", is_flag=True, help="Archived ones too."),
         click.option("--archived-only", is_flag=True, help="Only archived ones."),
         click.option("--max-results", "-r", type=click.IntRange(1), help="At most so many."),
-        click.option("--name", "-n", metavar="NAME", help="List the versions of this one; without it, all names."),
+        click.option("--name", "-n", metavar="NAME", shell_complete=existing, help="List the versions of this one; without it, all names."),
     ):
         function = option(function)
     return function
@@ -94,7 +97,8 @@ def no_registry(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def of_registry(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--registry-name` of environments."""
-    return click.option("--registry-name", metavar="REGISTRY", help="Ready-made ones in place of the workspace's: azureml.")(function)
+    shown = "Ready-made ones in place of the workspace's: azureml."
+    return click.option("--registry-name", metavar="REGISTRY", shell_complete=one_of("azureml"), help=shown)(function)
 
 
 def add_edits(group: click.Group, role: Role, what: str, *, registry: Callable[..., Any] = no_registry) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from moorage.cli.candidates import files, folders
 from moorage.cli.commands import command
 from moorage.cli.home import Home, default_home
 from moorage.cli.stack import StackSettings, answers, check_ports, read_settings, running, start, stop, trust, wait_ready, write_settings
@@ -43,6 +44,7 @@ _TOKEN_LIFE = timedelta(days=365)
 @click.option(
     "--nodes",
     metavar="N|FILE",
+    shell_complete=files,
     help="Nodes of the embedded cluster: how many, or a YAML file that declares them (docs/how-to/operate.md). Default: as before, 2 at first.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the workspace service. Default: as before, 8450 at first.")
@@ -50,6 +52,7 @@ _TOKEN_LIFE = timedelta(days=365)
 @click.option(
     "--url-map",
     metavar="FILE",
+    shell_complete=files,
     help="YAML or JSON that maps prefixes of web addresses to local files, for jobs without a network. Default: as before; '' for none.",
 )
 @click.option(
@@ -57,7 +60,7 @@ _TOKEN_LIFE = timedelta(days=365)
     metavar="COMMAND",
     help="Program that makes images of environments with a build context (docs/how-to/build-images.md). Default: as before; '' for none.",
 )
-@click.option("--tour", metavar="FOLDER", help="Then train, register, deploy and score the example in FOLDER.")
+@click.option("--tour", metavar="FOLDER", shell_complete=folders, help="Then train, register, deploy and score the example in FOLDER.")
 def up(
     session: Session, nodes: str | None, port: int | None, api_port: int | None, tour: str | None, **files: str | None
 ) -> Manifest | None:

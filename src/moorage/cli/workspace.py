@@ -9,6 +9,7 @@ import click
 
 from moorage.cli import entities
 from moorage.cli.amendment import amended
+from moorage.cli.candidates import workspaces as workspaces_there
 from moorage.cli.commands import (
     accepted_option,
     command,
@@ -83,7 +84,7 @@ def create(
     ],
 )
 @file_option("workspace", required=False)
-@click.option("--name", "-n", metavar="NAME", help="Name of the workspace; the profile's by default.")
+@click.option("--name", "-n", metavar="NAME", shell_complete=workspaces_there, help="Name of the workspace; the profile's by default.")
 @edit_options
 @_fields
 def update(
@@ -121,7 +122,7 @@ def _put(session: Session, document: Document, current: Manifest, *, wait: bool)
 
 
 @command(workspaces, "show", table="workspaces", examples=["moorage workspace show", "moorage workspace show -n research"])
-@click.option("--name", "-n", metavar="NAME", help="Name of the workspace; the profile's by default.")
+@click.option("--name", "-n", metavar="NAME", shell_complete=workspaces_there, help="Name of the workspace; the profile's by default.")
 def show(session: Session, name: str | None) -> Manifest:
     """Show a workspace."""
     _aim(session, name)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from moorage.cli.candidates import folders
 from moorage.cli.commands import command, group
 from moorage.cli.session import Session
 from moorage.errors import Conflict, Invalid, NotFound
@@ -20,7 +21,7 @@ _MARK = "# The az shim of Moorage; `moorage az install` makes it anew."
 
 
 @command(az, "install", examples=["moorage az install ~/.local/bin", "moorage az install ~/bin --force"])
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", shell_complete=folders)
 @click.option("--force", is_flag=True, help="Replace a file of that name that is not Moorage's.")
 def install(session: Session, folder: str, force: bool) -> Manifest:
     """Put an executable `az` into DIR. It runs this installation of Moorage and speaks to nothing but its workspace service."""
@@ -49,7 +50,7 @@ def install(session: Session, folder: str, force: bool) -> Manifest:
 
 
 @command(az, "uninstall", examples=["moorage az uninstall ~/.local/bin"])
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", shell_complete=folders)
 def uninstall(session: Session, folder: str) -> None:
     """Remove the executable from DIR; a file that is not Moorage's stays."""
     path = Path(folder).expanduser().absolute() / "az"
