@@ -42,6 +42,8 @@ _ROUND_PATIENCE = timedelta(seconds=20)
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 # File systems that have no such thing.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EROFS, errno.ENOTSUP)
+# File systems without a disk.
+_MEMORY = ("tmpfs", "ramfs")
 # Files that are handed to the threads at once.
 _BATCH = 256
 # Bytes of a name that are no UTF-8, as Python shows them (PEP 383).
@@ -52,11 +54,17 @@ _MOST_TIMES = 6
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What tells one content of a file from the next without reading it."""
+    """What tells one content of a file from the next without reading it.
+
+    Args:
+        changed: when its content was, which a program may set as it likes (`cp -p`, `tar`).
+        touched: when anything of it was, by the system's own clock.
+    """
 
     size: int
     changed: int
     inode: int
+    touched: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,10 @@ class Ledger:
         times = self.stored.get(_digest(found.path), b"\0")[-1]
         quiet: float = _QUIET_SECONDS * 2.0**times
         return now - found.signature.changed / 1e9 >= quiet
+
+    def forget(self, found: Found) -> None:
+        """Take the file for one that was never stored."""
+        self.stored.pop(_digest(found.path), None)
 
     def store(self, found: Found) -> None:
         times = self.stored.get(_digest(found.path), b"\0")[-1]
@@ -122,6 +134,11 @@ def upload(plan: Manifest, access: Access, *, grace: timedelta, within: Path | N
             store.close()
             # Looking at very many files takes time that is the user's.
             pause = min(max(_SCAN_SECONDS, 5 * (monotonic() - begun)), _LONGEST_PAUSE_SECONDS)
+        for root in roots:
+            if _in_memory(root.place):
+                # Of changes through mapped memory no sign is left there: what was stored as the command ran is stored again.
+                for found in root.files(lambda error: None):
+                    ledger.forget(found)
         _finish(store, roots, ledger, Patience(grace))
         return _notice(roots)
     finally:
@@ -217,7 +234,7 @@ def _found(path: Path, root: Path, blob: str, unreadable: Callable[[OSError], No
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    return Found(path, root, blob, Signature(status.st_size, status.st_mtime_ns, status.st_ino))
+    return Found(path, root, blob, Signature(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns))
 
 
 def _scan(roots: list[_Root], unreadable: Callable[[OSError], None]) -> Iterator[Found]:
@@ -320,6 +337,18 @@ def _make_changes_show(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
+
+
+def _in_memory(place: Path) -> bool:
+    """Whether a path lies on a file system that has no disk, to which nothing is ever written back."""
+    try:
+        device = os.stat(place).st_dev
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    # Fields of proc_pid_mountinfo(5): the third is the device, the first behind the lone dash the kind of file system.
+    return any(line.split()[2] == number and line.partition(" - ")[2].split()[0] in _MEMORY for line in mounts)
 
 
 def _report(failures: Failures) -> None:
