@@ -288,6 +288,44 @@ async def test_a_pod_that_replaces_a_lost_one_continues_its_log_also_over_a_rest
         await peer.until(lambda: peer.logs[STD] == b"first|second|third")
 
 
+async def test_a_log_of_which_two_pods_are_still_there_is_sent_once_when_the_agent_starts_again(
+    cluster: Cluster, node: Node, peer: WorkspacePeer
+) -> None:
+    async with linked(cluster, peer):
+        await a_running_job(cluster, node, peer)
+        await node.write("j-0", b"first|")
+        await peer.until(lambda: peer.logs.get(STD) == b"first|")
+        await end_pod(cluster, node, "j-0", code=1)
+        await start_pod(cluster, node, "a-1")
+        await node.write("a-1", b"second|")
+        await peer.until(lambda: peer.logs.get(STD) == b"first|second|")
+    await node.write("a-1", b"third")
+    async with linked(cluster, peer):
+        await end_pod(cluster, node, "a-1")
+        await end_job(cluster)
+        await peer.until(lambda: complete(peer), seconds=60)
+    assert peer.logs[STD] == b"first|second|third"
+
+
+async def test_what_a_lost_pod_wrote_while_no_agent_ran_comes_before_its_successors_lines(
+    cluster: Cluster, node: Node, peer: WorkspacePeer
+) -> None:
+    async with linked(cluster, peer):
+        await a_running_job(cluster, node, peer)
+        await node.write("j-0", b"first|")
+        await peer.until(lambda: peer.logs.get(STD) == b"first|")
+    await node.write("j-0", b"last words|")
+    await end_pod(cluster, node, "j-0", code=1)
+    # Before its predecessor in every list.
+    await start_pod(cluster, node, "a-1")
+    await node.write("a-1", b"second")
+    async with linked(cluster, peer):
+        await end_pod(cluster, node, "a-1")
+        await end_job(cluster)
+        await peer.until(lambda: complete(peer), seconds=60)
+    assert peer.logs[STD] == b"first|last words|second"
+
+
 async def test_each_rank_has_a_log_of_its_own_and_failed_preparation_is_kept(cluster: Cluster, node: Node, peer: WorkspacePeer) -> None:
     async with linked(cluster, peer):
         await peer.want(a_training_job("j", resources={"instanceCount": 12}))

@@ -1,7 +1,8 @@
 """Logs of training jobs: each container's output is followed and sent with its offset, and counts as complete once the container has ended and
 all of it is acknowledged. After a restart it is read from the start again, and what the workspace has is skipped.
 
-A pod that replaces another of the same rank continues its log. Where it began is noted on the TrainingJob, since its predecessor may be gone later.
+A pod that replaces another of the same rank continues its log. Where it began is noted on the TrainingJob, since its predecessor may be gone later;
+that it has begun tells that its predecessor's log is whole.
 Of a log that the node has rotated, only the newest file can be read again: where it goes on is found by what was sent last. Where that has been thrown away,
 a line in the log says that output is missing. Known limit: an agent that starts again does not know what was sent last, and finds out at the log's end.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -94,6 +95,8 @@ class JobLogs:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
+            for pod in self._in_order(self._pods):
+                self._pod_changed(None, pod)
             self._pods.subscribe(self._pod_changed)
             self._jobs.subscribe(self._job_changed)
             await asyncio.get_running_loop().create_future()
@@ -122,13 +125,25 @@ class JobLogs:
         if not is_desired(new):
             return
         if old is None:
-            for pod in self._pods.in_namespace(namespace_of(new)):
-                if labels_of(pod).get(JOB_LABEL) == name_of(new):
-                    self._start(new, pod)
+            for pod in self._in_order(self._pods_of(target_of(new))):
+                self._start(new, pod)
         uid = uid_of(new)
         if is_terminal(new) and uid not in self._complete and uid not in self._finishing and self._group is not None:
             self._finishing.add(uid)
             self._group.create_task(self._finish(target_of(new), new), name=f"logs of {name_of(new)}")
+
+    def _pods_of(self, target: Target) -> list[Manifest]:
+        return [pod for pod in self._pods.in_namespace(target.namespace) if labels_of(pod).get(JOB_LABEL) == target.name]
+
+    def _in_order(self, pods: Iterable[Manifest]) -> list[Manifest]:
+        """In the order in which those of one rank ran: those whose log has begun before the others."""
+
+        def order(pod: Manifest) -> tuple[bool, str, str]:
+            job = self._jobs.get(labels_of(pod).get(JOB_LABEL, ""), namespace_of(pod))
+            begun = job is not None and any(_noted(job, uid_of(pod), each.container) for each in sources(pod, layout_of(job)))
+            return not begun, *_age(pod)
+
+        return sorted(pods, key=order)
 
     def _start(self, job: Manifest, pod: Manifest) -> list[asyncio.Task[None]]:
         """Follow what can be read of the pod by now; the tasks that do."""
@@ -169,7 +184,7 @@ class JobLogs:
                 except MoorageError as error:
                     log.warning("pods of %s: %s", target.name, error)
                     await asyncio.sleep(backoff.next().total_seconds())
-            tasks = [task for pod in pods for task in self._start(job, pod)]
+            tasks = [task for pod in self._in_order(pods) for task in self._start(job, pod)]
             tasks += [stream.task for stream in self._streams.values() if stream.target == target and stream.task is not None]
             if tasks:
                 await asyncio.wait(tasks)
@@ -194,7 +209,8 @@ class JobLogs:
                 pause = backoff.next()
                 try:
                     if not begun:
-                        await self._begin(stream)
+                        if not await self._begin(stream):
+                            return
                         begun = True
                     if await self._read(stream, follow=not over) and over:
                         return
@@ -213,21 +229,36 @@ class JobLogs:
                     backoff.reset()
                 await _wait(stream.changed, pause)
 
-    async def _begin(self, stream: _Stream) -> None:
-        """Find out where the container's log begins within the stream, and how much of it the workspace has."""
-        key = f"moorage.dev/log-base-{digest(stream.uid, stream.source.container, length=16)}"
+    async def _begin(self, stream: _Stream) -> bool:
+        """Find out where the container's log begins within the stream, and how much of it the workspace has; False when it has all."""
         size = await self._outbox.deliver(stream.target, stream.source.stream, 0, b"")
         target = stream.target
         job = await self._cluster.get(TRAINING_JOB, target.name, target.namespace)
-        noted = (job["metadata"].get("annotations") or {}).get(key)
-        if noted is None:
+        noted = _noted(job, stream.uid, stream.source.container)
+        if not noted:
             stream.base = size
-            patch = {"metadata": {"uid": uid_of(job), "annotations": {key: str(size)}}}
+            patch = {"metadata": {"uid": uid_of(job), "annotations": {_note(stream.uid, stream.source.container): str(size)}}}
             await self._cluster.patch(TRAINING_JOB, target.name, target.namespace, patch)
         else:
             # Under the base: the workspace lost what earlier pods wrote; what follows moves up.
             stream.base = min(int(noted), size) if noted.isdigit() else 0
+            if self._is_followed(stream, job, size):
+                return False
         stream.position = max(0, size - stream.base)
+        return True
+
+    def _is_followed(self, stream: _Stream, job: Manifest, size: int) -> bool:
+        """Whether the log of a later pod has begun in the same stream, of which the workspace has `size` bytes."""
+        pods = self._pods_of(stream.target)
+        own = next((_age(pod) for pod in pods if uid_of(pod) == stream.uid), ("", ""))
+        for pod in pods:
+            for source in sources(pod, layout_of(job)):
+                noted = _noted(job, uid_of(pod), source.container)
+                if uid_of(pod) != stream.uid and source.stream == stream.source.stream and noted.isdigit():
+                    later = int(noted) > stream.base or (int(noted) == stream.base and _age(pod) > own)
+                    if later and int(noted) <= size:
+                        return True
+        return False
 
     async def _read(self, stream: _Stream, *, follow: bool) -> bool:
         """Send what the workspace lacks; whether the log was read to its end."""
@@ -312,6 +343,19 @@ class JobLogs:
             return False
         log.warning("the log of %s/%s is given up: %s", stream.pod, stream.source.container, error)
         return True
+
+
+def _note(uid: str, container: str) -> str:
+    """The annotation of a TrainingJob that says where a container's log begins."""
+    return f"moorage.dev/log-base-{digest(uid, container, length=16)}"
+
+
+def _noted(job: Manifest, uid: str, container: str) -> str:
+    return str((job["metadata"].get("annotations") or {}).get(_note(uid, container)) or "")
+
+
+def _age(pod: Manifest) -> tuple[str, str]:
+    return str(pod["metadata"].get("creationTimestamp") or ""), name_of(pod)
 
 
 def _options(stream: _Stream, *, follow: bool) -> LogOptions:
