@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from moorage.errors import Invalid
+from moorage.errors import Invalid, Unavailable
 from moorage.gateway.connection import Connection, read_connection
 from moorage.gateway.run import Gateway
 from moorage.kube.cluster import Cluster
 from moorage.kube.events import EventRecorder
-from moorage.kube.kinds import INSTANCE_TYPE, NAMESPACE, NODE, ONLINE_DEPLOYMENT, POD, SECRET, SERVICE, TRAINING_JOB
+from moorage.kube.kinds import INSTANCE_TYPE, NAMESPACE, NODE, ONLINE_DEPLOYMENT, ONLINE_ENDPOINT, POD, SECRET, SERVICE, TRAINING_JOB
 from moorage.kube.metadata import uid_of
 from moorage.testing.builders import (
     a_namespace,
@@ -32,7 +32,7 @@ from moorage.testing.faults import Request, WiredCluster
 from moorage.testing.memory import in_memory_cluster
 from moorage.testing.workspace import WorkspacePeer
 from moorage.testing.world import exists, until, until_gone
-from moorage.wire.gateway import FINISHED
+from moorage.wire.gateway import FINISHED, Report
 
 JOB = ("TrainingJob", "default", "j")
 
@@ -209,6 +209,38 @@ async def test_one_unacceptable_report_does_not_hold_up_the_others(cluster: Clus
     assert peer.inventory is None
 
 
+async def test_a_state_that_the_workspace_refuses_for_a_time_is_told_again(
+    cluster: Cluster, peer: WorkspacePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's end is told once: lost, the job would run for ever, though the service was only of a version before."""
+    monkeypatch.setattr("moorage.gateway.outbox._REFUSED_AGAIN", timedelta(milliseconds=50))
+    old, refusals = True, []
+
+    def refuse(report: Report) -> bool:
+        """What tells a state of which the older service does not know."""
+        told = report.status.get("phase") if report.kind == "status" else report.kind
+        if old and told in ("inventory", "gone", "Completed"):
+            refusals.append(told)
+            return True
+        return False
+
+    peer.unacceptable = refuse
+    async with linked(cluster, peer):
+        await peer.want(a_training_job("j"))
+        await peer.until(lambda: JOB in peer.statuses)
+        await set_phase(cluster, "j", "Completed")
+        await peer.until(lambda: refusals.count("Completed") > 1 and refusals.count("inventory") > 1)
+        assert peer.inventory is None and peer.statuses[JOB].status.get("phase") is None
+        old = False
+        await peer.until(lambda: peer.inventory is not None and peer.statuses[JOB].status.get("phase") == "Completed")
+        old = True
+        await peer.unwant("TrainingJob", "j")
+        await finish_foreground(cluster, "j")
+        await peer.until(lambda: refusals.count("gone") > 1)
+        old = False
+        await peer.until(lambda: JOB in peer.gone)
+
+
 async def test_an_object_the_cluster_refuses_is_reported_failed_with_the_reason(cluster: Cluster, peer: WorkspacePeer) -> None:
     bad = a_training_job("Not_A_Name")
     name = ("TrainingJob", "default", "Not_A_Name")
@@ -218,6 +250,25 @@ async def test_an_object_the_cluster_refuses_is_reported_failed_with_the_reason(
         assert peer.statuses[name].status["phase"] == "Failed"
         assert "Not_A_Name" in peer.statuses[name].status["message"]
         await peer.until(lambda: any(event.reason == "NotApplied" for event in peer.events))
+
+
+async def test_an_outage_of_the_api_is_told_as_what_passes_and_the_object_comes(cluster: Cluster, peer: WorkspacePeer) -> None:
+    """The API was away for the moment of an upgrade, say: whoever waits for the endpoint is not told that it has failed."""
+
+    def away(request: Request) -> None:
+        if request.verb == "apply":
+            raise Unavailable("nobody answers")
+
+    wired = WiredCluster(cluster, before=away)
+    async with linked(wired, peer):
+        await peer.want(an_online_endpoint("digits"))
+        await peer.until(
+            lambda: any("has not taken the OnlineEndpoint yet: nobody answers" in event.message for event in peer.events), seconds=60
+        )
+        wired.before = None
+        await until(cluster, ONLINE_ENDPOINT, "digits", "default", lambda endpoint: True)
+        await peer.until(lambda: ("OnlineEndpoint", "default", "digits") in peer.statuses, seconds=60)
+    assert {event.reason for event in peer.events} == {"NotAppliedYet"}
 
 
 async def test_a_job_whose_change_the_cluster_refuses_goes_on_and_is_not_said_to_have_failed(cluster: Cluster, peer: WorkspacePeer) -> None:

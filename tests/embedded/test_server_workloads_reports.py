@@ -231,6 +231,27 @@ async def test_what_the_cluster_refuses_fails_at_once(tmp_path: Path) -> None:
             assert (await service.ended(deployed))["error"]["message"] == words
 
 
+async def test_what_the_cluster_has_not_taken_yet_fails_only_when_its_time_is_over(tmp_path: Path) -> None:
+    words = "The cluster has not taken the OnlineEndpoint yet: The Kubernetes API does not answer"
+    clock = SetClock()
+    async with running(tmp_path, now=clock) as service:
+        await service.seed()
+        agent = await service.attached()
+        async with agent.connected():
+            created = await service.operation("PUT", "onlineEndpoints/digits", endpoint_body())
+            digits = await agent.has("digits")
+            await agent.report(event(digits, words, "NotAppliedYet"))
+            assert (await service.call("GET", created))["status"] == "InProgress"
+            await agent.report(agent.status(digits, {}))
+            assert (await service.ended(created))["status"] == "Succeeded"
+            never = await service.operation("PUT", "onlineEndpoints/other", endpoint_body())
+            await agent.report(event(await agent.has("other"), words, "NotAppliedYet"))
+            clock.time += timedelta(minutes=3)
+            await service.services.store.write(lambda tx: advance(tx, timedelta(hours=1)))
+            failed = (await service.ended(never))["error"]
+            assert failed["code"] == "ProvisioningTimedOut" and failed["message"].endswith(f"It last said: {words}")
+
+
 async def test_a_field_that_an_older_extension_does_not_know_names_the_remedy(tmp_path: Path) -> None:
     async with running(tmp_path) as service:
         agent = await service.attached()

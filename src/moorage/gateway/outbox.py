@@ -11,11 +11,22 @@ from collections.abc import Hashable
 from datetime import timedelta
 
 from moorage.clock import Clock, now
-from moorage.errors import Invalid, MoorageError, Throttled, Unavailable
+from moorage.errors import Conflict, Invalid, MoorageError, Throttled, Unavailable
 from moorage.gateway.connection import Workspace
 from moorage.gateway.desired import Target
 from moorage.kube.backoff import Backoff
-from moorage.wire.gateway import EventReport, GoneReport, InventoryReport, LogReport, Report, ReportBatch, ReportReceipt, StatusReport
+from moorage.wire.gateway import (
+    NOT_APPLIED,
+    NOT_APPLIED_YET,
+    EventReport,
+    GoneReport,
+    InventoryReport,
+    LogReport,
+    Report,
+    ReportBatch,
+    ReportReceipt,
+    StatusReport,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +37,11 @@ _CHUNKS = 16  # log reports waiting at once
 _MOST_EVENTS = 1000
 _BATCH_REPORTS = 200
 _WITH_PHASE = ("TrainingJob", "OnlineDeployment")
+_STATES = ("status", "gone", "inventory")  # first parts of the slots of what is told once and holds until it changes
 _FIRST_PAUSE = timedelta(milliseconds=200)
 _LONGEST_PAUSE = timedelta(seconds=30)
+# A state that the service will not take is told again after this long: it may be the service that changes, by an upgrade say, and the state does not.
+_REFUSED_AGAIN = timedelta(minutes=1)
 
 
 class Outbox:
@@ -85,15 +99,18 @@ class Outbox:
         self._put(slot, report)
 
     def refused(self, target: Target, error: MoorageError, *, revision: int, final: bool) -> None:
-        """The cluster did not take a desired object as it was wanted at `revision`."""
+        """The cluster did not take a desired object as it was wanted at `revision`.
+
+        What passes by itself has a reason of its own, so that nobody gives the object up: the next try may do.
+        """
         moment = self._clock()
         about = f"{target.kind}/{target.name}"
-        message = f"The cluster did not take the {target.kind}: {error}"
-        self.event(
-            target, EventReport(key=target.key, uid="", about=about, type="Warning", reason="NotApplied", message=message, time=moment)
-        )
+        passing = isinstance(error, Unavailable | Throttled | Conflict)
+        reason = NOT_APPLIED_YET if passing else NOT_APPLIED
+        message = f"The cluster {'has not taken' if passing else 'did not take'} the {target.kind}{' yet' if passing else ''}: {error}"
+        self.event(target, EventReport(key=target.key, uid="", about=about, type="Warning", reason=reason, message=message, time=moment))
         if final and target.kind in _WITH_PHASE:
-            status = {"phase": "Failed", "reason": "NotApplied", "message": message}
+            status = {"phase": "Failed", "reason": NOT_APPLIED, "message": message}
             self.status(target, StatusReport(key=target.key, uid="", generation=0, status=status, revision=revision, logs_complete=True))
 
     async def deliver(self, target: Target, stream: str, offset: int, data: bytes) -> int:
@@ -161,9 +178,23 @@ class Outbox:
             return
         for slot, report in reports.items():
             log.error("the workspace will not take a report about %s: %s", slot[:2], error)
+            if self._waiting.get(slot) is report and slot[0] in _STATES:
+                asyncio.get_running_loop().call_later(_REFUSED_AGAIN.total_seconds(), self._tell_again, slot, report)
             self._remove(slot, report)
             if (future := self._logs.get(slot)) is not None and not future.done():
                 future.set_exception(Invalid(error.message))
+
+    def _tell_again(self, slot: Slot, report: Report) -> None:
+        """Unless something later has been told, or waits to be, in its place."""
+        match report:
+            case StatusReport():
+                holds = self._statuses.get(_about(report)) is report
+            case GoneReport():
+                holds = _about(report) not in self._statuses
+            case _:
+                holds = self._inventory is report
+        if holds and slot not in self._waiting:
+            self._put(slot, report)
 
     def _acknowledge(self, reports: dict[Slot, Report], receipt: ReportReceipt) -> None:
         sizes = {(Target(at.key.kind, at.key.namespace, at.key.name), at.stream): at.size for at in receipt.logs}
@@ -179,3 +210,7 @@ class Outbox:
         if self._waiting.get(slot) is report:
             del self._waiting[slot]
             self._events.pop(slot, None)
+
+
+def _about(report: StatusReport | GoneReport) -> Target:
+    return Target(report.key.kind, report.key.namespace, report.key.name)

@@ -23,6 +23,9 @@ PREFIX = "/gateway/v1/clusters"
 HEARTBEAT_SECONDS = 10
 # Annotation of a desired object that has done its work: whoever deletes it in the cluster wants it gone, and it is not made anew.
 FINISHED = "moorage.dev/finished"
+# Reasons of the agent's events about an object that its cluster does not take: it will not, or it could not be asked just now.
+NOT_APPLIED = "NotApplied"
+NOT_APPLIED_YET = "NotAppliedYet"
 
 
 class _Body(BaseModel):

@@ -19,12 +19,13 @@ from moorage.server.background import background
 from moorage.server.engine.computes import expire_attach, settle_compute
 from moorage.server.engine.jobs import retire
 from moorage.server.engine.objects import TOPIC
-from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, conclude, finish_deletion
+from moorage.server.engine.serving import DEPLOYMENTS, ENDPOINTS, conclude, finish_deletion, last_words
 from moorage.server.engine.settle import settle
 from moorage.server.services import Services
 from moorage.specs.computes import Connectivity, connectivity
 from moorage.specs.endpoints import ProvisioningState
 from moorage.store import DesiredObject, Resource, Transaction
+from moorage.wire.gateway import NOT_APPLIED_YET
 
 # How long a finished job's objects stay in the cluster, for whoever looks with kubectl.
 FINISHED_KEPT = timedelta(hours=1)
@@ -107,8 +108,10 @@ def _expire(tx: Transaction, resource: Resource, silence: timedelta) -> None:
         heard = f"last heard {rfc3339(cluster.last_seen)}" if cluster.last_seen else "never heard"
         error = MoorageError(f"Cluster '{name}' does not answer ({heard}). It carries this out when it comes back.", code="ClusterOffline")
     else:
-        seen = resource.state.get("seen") or {}
-        last = f" It last said: {seen['message']}" if seen.get("message") else ""
+        seen = (resource.state.get("seen") or {}).get("message") or next(
+            filter(None, (last_words(tx, each, NOT_APPLIED_YET) for each in held)), ""
+        )
+        last = f" It last said: {seen}" if seen else ""
         error = MoorageError(f"The cluster did not finish in time.{last}", code="ProvisioningTimedOut")
     conclude(tx, resource, ProvisioningState.FAILED, error)
 

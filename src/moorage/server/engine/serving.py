@@ -9,11 +9,10 @@ from moorage.server.engine.objects import forget_gone, is_news, lingering, unwan
 from moorage.specs.endpoints import ProvisioningState
 from moorage.specs.manifest import Manifest
 from moorage.store import DesiredObject, Resource, ResourceKey, Transaction
+from moorage.wire.gateway import NOT_APPLIED
 
 ENDPOINTS = "onlineEndpoints"
 DEPLOYMENTS = "onlineEndpoints/deployments"
-# Reason of the agent's event about an object that its cluster does not take.
-REFUSED = "NotApplied"
 # Kubernetes' words for a field that a definition does not have (structured-merge-diff, typed).
 _UNDECLARED = "field not declared in schema"
 _OLDER = (
@@ -34,13 +33,18 @@ def settle_endpoint(tx: Transaction, object: DesiredObject) -> None:
     if report is not None and is_news(report, endpoint.state.get("sent") or {}):
         conclude(tx, endpoint, ProvisioningState.SUCCEEDED)
     elif report is None and (refusal := _refusal(tx, object)):
-        conclude(tx, endpoint, ProvisioningState.FAILED, MoorageError(refusal, code=REFUSED))
+        conclude(tx, endpoint, ProvisioningState.FAILED, MoorageError(refusal, code=NOT_APPLIED))
 
 
 def _refusal(tx: Transaction, object: DesiredObject) -> str:
     """Why the cluster would not take the object, in the agent's words; empty when it said nothing of the kind since it was sent."""
-    said = next((each.message for each in reversed(tx.reports.events(object.cluster, object.name)) if each.reason == REFUSED), "")
+    said = last_words(tx, object, NOT_APPLIED)
     return f"{said} {_OLDER}" if _UNDECLARED in said else said
+
+
+def last_words(tx: Transaction, object: DesiredObject, reason: str) -> str:
+    """What the cluster last said of the object for this reason; empty when nothing."""
+    return next((each.message for each in reversed(tx.reports.events(object.cluster, object.name)) if each.reason == reason), "")
 
 
 def settle_deployment(tx: Transaction, object: DesiredObject) -> None:
