@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,13 +98,18 @@ class Stack:
         os.kill(self.pid(role), signal.SIGKILL)
 
     def kill_in_pod(self, namespace: str, labels: str, pattern: str) -> None:
-        """kill -9 the matching process of the pod with these labels, known by the pod's address in its environment."""
-        address = self.kubectl("get", "pods", "-n", namespace, "-l", labels, "-o", "jsonpath={.items[0].status.podIP}").out
-        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
-        mine = [int(pid) for pid in found if address and f"POD_IP={address}" in _variables(pid)]
-        assert mine, f"no process of the pod with {labels} matches {pattern}"
-        for pid in mine:
-            os.kill(pid, signal.SIGKILL)
+        """kill -9 the matching process of the pod with these labels, known by the pod's address in its environment, as soon as there is one."""
+
+        def killed() -> bool:
+            address = self.kubectl("get", "pods", "-n", namespace, "-l", labels, "-o", "jsonpath={.items[0].status.podIP}").out
+            found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
+            mine = [int(pid) for pid in found if address and f"POD_IP={address}" in _variables(pid)]
+            for pid in mine:
+                with suppress(ProcessLookupError):  # the shell around another one that was killed
+                    os.kill(pid, signal.SIGKILL)
+            return bool(mine)
+
+        self.until(killed, f"a process of the pod with {labels} matches {pattern}")
 
     def logs(self) -> str:
         """The ends of the services' logs without the requests, and what is in the cluster, for a failing test's message."""
