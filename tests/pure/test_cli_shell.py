@@ -285,6 +285,46 @@ def test_wide_characters_keep_columns_aligned() -> None:
     assert tables.aligned(["A", "B"], [["日本", "x"], ["ab", "y"]]) == "A     B\n----  -\n日本  x\nab    y"
 
 
+JOB_ROW = {
+    "name": "quiet_harbor_k3v9s1t2x4",
+    "status": "Completed",
+    "compute": "azureml:local",
+    "experiment_name": "digits",
+    "display_name": "The third try, with twice the data",
+}
+
+
+def test_on_a_narrow_terminal_the_columns_of_least_use_give_way_and_names_never() -> None:
+    whole = output.render([JOB_ROW], "table", table="jobs")
+    assert whole.splitlines()[2].endswith(JOB_ROW["display_name"])
+    full = max(len(line) for line in whole.splitlines())
+    assert output.render([JOB_ROW], "table", table="jobs", width=full) == whole
+    for width in range(full - 1, 20, -1):
+        headings, rule, row = output.render([JOB_ROW], "table", table="jobs", width=width).splitlines()
+        assert row.startswith(f"{JOB_ROW['name']}  Completed  local    digits"), width
+        assert "…" in row and max(len(headings), len(rule), len(row)) <= max(width, 74)
+    narrow = output.render([JOB_ROW], "table", table="jobs", width=80)
+    assert narrow.splitlines()[2].endswith("  The third t…") and narrow.splitlines()[0].endswith("  Display name")
+    assert output.render([JOB_ROW], "table", table="jobs", width=10).splitlines()[0].endswith("  Displ…")
+    wide = output.render([{**JOB_ROW, "display_name": "日本" * 9}], "table", table="jobs", width=80)
+    assert wide.splitlines()[2].endswith("  日本日本日…")
+
+
+def test_columns_that_the_user_chose_and_what_goes_into_a_pipe_are_complete(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = {**JOB_ROW, "display_name": "word " * 60}
+    monkeypatch.setenv("COLUMNS", "40")
+    Session({"output": "table"}, table="jobs").show([long])
+    assert capsys.readouterr().out.splitlines()[2].endswith(" word" * 60)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    Session({"query": "[].{Description:display_name}"}, table="jobs").show([long])
+    assert terminal.getvalue().splitlines()[2] == ("word " * 60).rstrip()
+    Session({}, table="jobs").show([long])
+    assert terminal.getvalue().splitlines()[5].endswith("word…")
+
+
 def test_traffic_shares_are_read_and_checked() -> None:
     assert shares("Blue=90, green=10 red=0", "--traffic") == {"blue": 90, "green": 10}
     for wrong in ("blue", "blue=x", "blue=101", "a=60 b=60"):

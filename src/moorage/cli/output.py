@@ -8,7 +8,7 @@ from typing import Any
 from moorage.errors import Invalid, MoorageError
 
 
-def render(result: Any, chosen: str, *, table: str = "", query: str | None = None) -> str:
+def render(result: Any, chosen: str, *, table: str = "", query: str | None = None, width: int | None = None) -> str:
     """The text of a result.
 
     Args:
@@ -16,6 +16,7 @@ def render(result: Any, chosen: str, *, table: str = "", query: str | None = Non
         chosen: `json`, `jsonc`, `yaml`, `table`, `tsv`, `none`.
         table: the table it is shown as; with a query, or without one of its own, columns are what the result has.
         query: JMESPath over the result.
+        width: cells that a line of the terminal has, for tables; None where it is no terminal.
 
     Raises:
         Invalid: the query does not parse, or fails on this result.
@@ -36,7 +37,7 @@ def render(result: Any, chosen: str, *, table: str = "", query: str | None = Non
         case "table":
             from moorage.cli.tables import as_table
 
-            return as_table(result, table)
+            return as_table(result, table, width)
         case _:
             return json.dumps(result, indent=2, ensure_ascii=False, sort_keys=True)
 

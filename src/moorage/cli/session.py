@@ -56,6 +56,13 @@ def shown_log(level: int) -> Iterator[None]:
         root.removeHandler(shown)
 
 
+def _terminal_width() -> int | None:
+    """Cells of a line of the terminal that results go to, or what COLUMNS says; None where it is none, or does not know."""
+    import shutil
+
+    return (shutil.get_terminal_size((0, 0)).columns or None) if sys.stdout.isatty() else None
+
+
 class Session:
     """What a command's callback works with. A context manager: the client is closed at the end.
 
@@ -150,7 +157,7 @@ class Session:
         # A person at a terminal wants a list as a table; a script that reads a pipe wants what `az ml` gives it.
         listed = isinstance(result, list) and self.table and sys.stdout.isatty()
         chosen = self.given.get("output") or ("table" if listed else "json")
-        text = render(result, chosen, table=self.table, query=self.given.get("query"))
+        text = render(result, chosen, table=self.table, query=self.given.get("query"), width=_terminal_width())
         if text:
             click.echo(text)
         elif listed and not result and not self.given.get("query"):

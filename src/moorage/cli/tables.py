@@ -1,4 +1,7 @@
-"""The tables people see: for each kind of entity its columns. Cells are short, ages are relative, absent values are empty."""
+"""The tables people see: for each kind of entity its columns. Ages are relative, absent values are empty.
+
+On a terminal that is too narrow the columns of least use are shortened; what people copy (names, versions, addresses) never is.
+"""
 
 from __future__ import annotations
 
@@ -156,8 +159,18 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
 }
 
 
-def as_table(result: Any, table: str) -> str:
-    """A list as rows, one entity as one row; without columns of our own, the scalar values it has."""
+# Which columns give way on a narrow terminal, the least important first. All others are copied, or short.
+_GIVE_WAY = ("Description", "Message", "Display name", "Components", "Instance types", "Image", "Experiment", "Traffic", "Trigger")
+_LEAST = 6
+_ELLIPSIS = "…"
+
+
+def as_table(result: Any, table: str, width: int | None = None) -> str:
+    """A list as rows, one entity as one row; without columns of our own, the scalar values it has.
+
+    Args:
+        width: cells that a line of the terminal has; None for as many as there are.
+    """
     if result is None:
         return ""
     rows = result if isinstance(result, list) else [result]
@@ -165,7 +178,8 @@ def as_table(result: Any, table: str) -> str:
         return ""
     columns = TABLES.get(table) or _columns(rows)
     cells = [[_cell(_value(row, column)) for column in columns.values()] for row in rows]
-    return aligned(list(columns), cells)
+    # What the user chose columns of is shown as it is.
+    return aligned(list(columns), cells, width if table in TABLES else None)
 
 
 def _value(row: Any, column: Column) -> Any:
@@ -196,19 +210,50 @@ def _cell(value: Any) -> str:
         case dict() | list():
             return f"{len(value)} items"
         case _:
-            return " ".join(str(value).split())[:120]
+            return " ".join(str(value).split())
 
 
-def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns under underlined headings, as `az` draws them; wide East Asian characters count twice."""
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Columns under underlined headings, as `az` draws them; wide East Asian characters count twice.
+
+    Args:
+        width: what a line may have; columns that may give way are shortened one after another until it does.
+    """
     if not rows:
         return ""
     widths = [max(_width(heading), *(_width(row[index]) for row in rows)) for index, heading in enumerate(headings)]
+    if width is not None:
+        widths = _fitting(headings, widths, width)
+        headings = [_shortened(heading, room) for heading, room in zip(headings, widths, strict=True)]
+        rows = [[_shortened(cell, room) for cell, room in zip(row, widths, strict=True)] for row in rows]
 
     def line(cells: Sequence[str]) -> str:
         return "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
     return "\n".join([line(headings), line(["-" * width for width in widths]), *(line(row) for row in rows)])
+
+
+def _fitting(headings: Sequence[str], widths: Sequence[int], width: int) -> list[int]:
+    """The columns' widths, those that give way narrowed one after another as far as it takes."""
+    found = list(widths)
+    over = sum(found) + 2 * (len(found) - 1) - width
+    order = sorted((at for at, heading in enumerate(headings) if heading in _GIVE_WAY), key=lambda at: _GIVE_WAY.index(headings[at]))
+    # First as far as the headings go, then those as well.
+    for least in ([_width(heading) for heading in headings], [_LEAST] * len(headings)):
+        for at in order:
+            given = max(0, min(over, found[at] - least[at]))
+            found[at] -= given
+            over -= given
+    return found
+
+
+def _shortened(text: str, width: int) -> str:
+    """The text, cut with an ellipsis when it is wider."""
+    if _width(text) <= width:
+        return text
+    while _width(text) > width - 1:
+        text = text[:-1]
+    return f"{text.rstrip()}{_ELLIPSIS}"
 
 
 def _width(text: str) -> int:
