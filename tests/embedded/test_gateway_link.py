@@ -14,6 +14,7 @@ import pytest
 from moorage.errors import Invalid, Unavailable
 from moorage.gateway.connection import Connection, read_connection
 from moorage.gateway.run import Gateway
+from moorage.ids import Workspace, kube_name
 from moorage.kube.cluster import Cluster
 from moorage.kube.events import EventRecorder
 from moorage.kube.kinds import INSTANCE_TYPE, NAMESPACE, NODE, ONLINE_DEPLOYMENT, ONLINE_ENDPOINT, POD, SECRET, SERVICE, TRAINING_JOB
@@ -331,6 +332,20 @@ async def test_events_about_an_object_or_its_pods_go_up_and_others_do_not(cluste
             await recorder.record(a_pod(pod), "Warning", "FailedScheduling", f"0/2 nodes are available: {pod}")
         await peer.until(lambda: bool(peer.events))
         assert [(event.about, event.key.name, event.reason) for event in peer.events] == [("Pod/j-0-x7k2p", "j", "FailedScheduling")]
+
+
+async def test_an_event_goes_to_the_job_of_its_very_name_and_namespace(cluster: Cluster, peer: WorkspacePeer) -> None:
+    workspace = Workspace("s", "g", "w")
+    places = [(kube_name(workspace, job), space) for job in ("train", "train-1", "train-10", "train-1-0") for space in ("default", "team")]
+    async with linked(cluster, peer):
+        for name, namespace in places:
+            await peer.want(a_training_job(name, namespace=namespace))
+        await peer.until(lambda: len(peer.statuses) == len(places))
+        recorder = EventRecorder(cluster, "default-scheduler")
+        for name, namespace in places:
+            await recorder.record(a_pod(f"{name}-0-x7k2p", namespace=namespace), "Warning", "FailedScheduling", f"{name} in {namespace}")
+        await peer.until(lambda: len(peer.events) == len(places))
+        assert all(event.message == f"{event.key.name} in {event.key.namespace}" for event in peer.events)
 
 
 @pytest.mark.slow  # it waits out back-offs
