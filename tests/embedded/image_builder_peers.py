@@ -127,7 +127,7 @@ async def log_of(service: Service, name: str) -> str:
     link = details["logFiles"].get(BUILD_LOG)
     if link is None:
         return ""
-    async with httpx2.AsyncClient(trust_env=False) as anyone:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as anyone:
         return (await anyone.get(link)).text
 
 

@@ -65,7 +65,7 @@ def test_the_sdks_transport_works_over_tls_and_survives_a_kill(tmp_path: Path) -
 
     with (
         _running(settings.home, **tls) as (process, port),
-        httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted, headers=headers) as http,
+        httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted, headers=headers, timeout=60) as http,
     ):
         blob = f"/blobstore/{blob_container(workspace)}/big%20file"
         assert http.put(blob, content=pieces(), headers={"x-ms-blob-type": "BlockBlob"}).status_code == 201
@@ -73,7 +73,7 @@ def test_the_sdks_transport_works_over_tls_and_survives_a_kill(tmp_path: Path) -
         process.kill()
     with (
         _running(settings.home, **tls) as (process, port),
-        httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted, headers=headers) as http,
+        httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted, headers=headers, timeout=60) as http,
     ):
         assert http.get(blob).content == data
         assert http.get(f"{workspace.id}/environments/e").json()["properties"]["latestVersion"] == "1"
@@ -95,7 +95,7 @@ def test_a_client_that_goes_away_leaves_no_half_blob(tmp_path: Path) -> None:
                 f"PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 99999999\r\n\r\n".encode()
                 + b"x" * 99999
             )
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}) as http:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, timeout=60) as http:
             assert http.get(path).status_code == 404
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)

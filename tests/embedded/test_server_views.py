@@ -44,7 +44,7 @@ async def faces(service: Service, name: str) -> dict[str, Any]:
     )
     assert set(metadata["outputs"]) == set(arm["properties"]["outputs"])
     texts = {}
-    async with httpx2.AsyncClient(trust_env=False) as anyone:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as anyone:
         for stream, url in details["logFiles"].items():
             texts[stream] = (await anyone.get(url)).text
     status = arm["properties"]["status"]

@@ -41,7 +41,7 @@ async def test_a_job_runs_from_submission_to_completion(service: Service) -> Non
         await agent.report(agent.status(object, {"phase": "Running", "startTime": "2026-11-22T12:00:00Z"}), log(object, b"epoch 1\n", 0))
         details = await service.call("GET", f"{HISTORY}/runs/j_1/details")
         assert details["status"] == "Running" and details["startTimeUtc"] == "2026-11-22T12:00:00.000000Z"
-        async with httpx2.AsyncClient(trust_env=False) as anyone:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as anyone:
             text = await anyone.get(details["logFiles"]["user_logs/std_log.txt"])
         assert text.text == "epoch 1\n"
 
@@ -270,13 +270,13 @@ async def test_an_agent_reads_and_reports_its_own_cluster_only(service: Service)
     async with one.connected():
         await service.call("PUT", "jobs/j1", job_body(), status=201)
         object = await one.has("j1")
-    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {two.token}"}, trust_env=False) as client:
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {two.token}"}, trust_env=False, timeout=60) as client:
         for method, path in (("GET", "desired"), ("POST", "reports"), ("POST", "tokens"), ("POST", "answers/1")):
             assert (await client.request(method, f"{one.base}/{path}")).status_code == 403
     assert (await two.post("tokens", {"keys": [key_of(object)]}))["tokens"] == []
     await two.report(inventory(), two.status(object, {"phase": "Completed"}, logs_complete=True), gone(key_of(object)))
     assert (await service.call("GET", "jobs/j1"))["properties"]["status"] == "NotStarted"
-    async with httpx2.AsyncClient(headers={"Authorization": "Bearer guessed"}, trust_env=False) as client:
+    async with httpx2.AsyncClient(headers={"Authorization": "Bearer guessed"}, trust_env=False, timeout=60) as client:
         assert (await client.get(f"{one.base}/desired")).status_code == 401
 
 
@@ -285,7 +285,7 @@ async def test_a_new_agent_token_ends_the_former_ones_stream(service: Service) -
     async with agent.connected():
         await agent.until(lambda agent: agent.revision is not None)
         successor = await service.agent()
-        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {agent.token}"}, trust_env=False) as client:
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {agent.token}"}, trust_env=False, timeout=60) as client:
             assert (await client.get(f"{agent.base}/desired")).status_code == 401
         await successor.report(inventory())
 
@@ -299,7 +299,7 @@ async def test_a_workload_token_opens_what_the_spec_names_and_nothing_else(servi
     assert len(grant) == 1 and grant[0]["endpoint"] == f"{service.url}/blobstore"
     headers = {"Authorization": f"Bearer {grant[0]['token']}", "x-ms-version": "2026-10-06", "x-ms-blob-type": "BlockBlob"}
     base, spec = grant[0]["endpoint"], object["spec"]
-    async with httpx2.AsyncClient(headers=headers, trust_env=False) as pod:
+    async with httpx2.AsyncClient(headers=headers, trust_env=False, timeout=60) as pod:
         assert (await pod.get(f"{base}/{spec['inputs']['data']['uri']}")).content == b"1,2\n"
         assert (await pod.get(f"{base}/{spec['code']['uri']}/train.py")).status_code == 200
         assert (await pod.put(f"{base}/{spec['outputs']['out']['uri']}/x", content=b"1")).status_code == 201

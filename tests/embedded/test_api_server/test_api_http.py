@@ -31,7 +31,7 @@ CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
 async def test_a_wrong_token_is_unauthorized_and_none_is_somebody_anonymous(served: Served) -> None:
-    async with httpx2.AsyncClient(base_url=served.url, verify=served.context) as stranger:
+    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, timeout=60) as stranger:
         for path in ("/api/v1/pods", "/healthz"):
             answer = await stranger.get(path, headers={"authorization": "Bearer wrong"})
             assert (answer.status_code, answer.json()["reason"]) == (401, "Unauthorized")
@@ -48,7 +48,7 @@ async def test_a_service_accounts_token_ends_with_the_account(served: Served, ht
     await http.post(accounts, json=account)
     token = (await http.post(f"{accounts}/bob/token", json={})).json()["status"]["token"]
     headers = {"authorization": f"Bearer {token}"}
-    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, headers=headers) as bob:
+    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, headers=headers, timeout=60) as bob:
         assert (await bob.post(me, json={})).json()["status"]["userInfo"]["username"] == "system:serviceaccount:default:bob"
         await http.delete(f"{accounts}/bob")
         assert (await bob.post(me, json={})).status_code == 401
@@ -153,7 +153,7 @@ async def test_a_watch_from_beyond_the_window_gets_an_expired_event(keys: Keys, 
         await cluster.create(CONFIG_MAP, {"metadata": {"name": f"c{index}", "namespace": "default"}})
     async with serve_api(cluster, keys.certificate) as serving:
         headers = {"authorization": f"Bearer {cluster.tokens.admin_token}"}
-        async with httpx2.AsyncClient(base_url=serving.url, verify=served.context, headers=headers) as client:
+        async with httpx2.AsyncClient(base_url=serving.url, verify=served.context, headers=headers, timeout=60) as client:
             answer = await client.get(CONFIG_MAPS, params={"watch": "1", "resourceVersion": "2", "timeoutSeconds": "5"})
     event = json.loads(answer.text)
     assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
@@ -167,7 +167,7 @@ async def test_stopping_the_server_ends_open_watches(keys: Keys, served: Served)
     async def read(stream: httpx2.Response) -> list[str]:
         return [json.loads(line)["type"] async for line in stream.aiter_lines()]
 
-    async with httpx2.AsyncClient(verify=served.context, headers=headers) as client:
+    async with httpx2.AsyncClient(verify=served.context, headers=headers, timeout=60) as client:
         async with serve_api(cluster, keys.certificate) as serving:
             await cluster.create(CONFIG_MAP, {"metadata": {"name": "c", "namespace": "default"}})
             request = client.build_request("GET", f"{serving.url}{CONFIG_MAPS}", params={"watch": "1"})

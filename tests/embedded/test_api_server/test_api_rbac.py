@@ -150,7 +150,7 @@ async def test_acting_as_another_needs_the_right_to(served: Served, http: httpx2
     token = (await http.post("/api/v1/namespaces/default/serviceaccounts/bob/token", json={})).json()["status"]["token"]
     me = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
     headers = {"authorization": f"Bearer {token}"}
-    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, headers=headers) as bob:
+    async with httpx2.AsyncClient(base_url=served.url, verify=served.context, headers=headers, timeout=60) as bob:
         as_alice = [("impersonate-user", "alice"), ("impersonate-group", "g"), ("impersonate-group", "h")]
         refused = await message(await bob.post(me, json={}, headers=as_alice))
         assert "cannot impersonate-on:user-info:create" in refused
