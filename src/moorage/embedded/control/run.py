@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from moorage.clock import Clock, now
-from moorage.embedded.control import aggregation, garbage, housekeeping, namespaces, quotas, scheduler, sets, storage, workloads
+from moorage.embedded.control import aggregation, definitions, garbage, housekeeping, namespaces, quotas, scheduler, sets, storage, workloads
 from moorage.embedded.control.world import ControlPlane, World
 
 
@@ -62,6 +62,7 @@ async def run_controllers(
         housekeeping.event_sweeper(world),
         namespaces.furnisher(world, root_ca),
         namespaces.terminator(world, everything),
+        definitions.finisher(world, everything),
         aggregation.cluster_roles(world),
         quotas.resource_quotas(world, everything),
         garbage.garbage_collector(world, everything),
