@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from moorage.cli.commands import FORMATS, Command, global_options
+from moorage.cli.commands import FORMATS, Command, Process, global_options
 from moorage.cli.exits import Exit
 from moorage.cli.main import application
 
@@ -66,7 +66,7 @@ def _section(command: click.Command, parent: click.Context, name: str) -> list[s
     found = [f"{level} {path}", "", _text(command), "", "```", usage, "```", ""]
     if rows:
         found += [*_table(rows), ""]
-    examples = command.examples if isinstance(command, Command) else ()
+    examples = command.examples if isinstance(command, Command | Process) else ()
     if examples:
         found += ["```sh", *examples, "```", ""]
     return found

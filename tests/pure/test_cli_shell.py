@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 
 from moorage import clock
 from moorage.cli import output, tables
-from moorage.cli.commands import Command
+from moorage.cli.az.main import application as az
+from moorage.cli.az.words import expand
+from moorage.cli.commands import Command, Process
 from moorage.cli.exits import Exit, exit_code
 from moorage.cli.home import Home
 from moorage.cli.main import application, main
@@ -242,29 +245,46 @@ def test_the_help_imports_neither_http_nor_yaml() -> None:
 
 
 def commands() -> list[tuple[str, click.Command]]:
-    found = []
-    root = click.Context(application, info_name="moorage")
-    for name in application.list_commands(root):
-        if name in ("up", "down", "status", "run", "extension"):
-            continue
-        each = application.get_command(root, name)
-        assert each is not None
-        if isinstance(each, click.Group):
-            found += [(f"{name} {verb}", command) for verb, command in each.commands.items()]
-        else:
-            found.append((name, each))
-    return found
+    """Every noun and verb of `moorage` and of `az`, also those that help does not list."""
+    found: list[tuple[str, click.Command]] = []
+
+    def walk(command: click.Command, context: click.Context) -> None:
+        found.append((context.command_path, command))
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                each = command.get_command(context, name)
+                assert each is not None
+                walk(each, click.Context(each, info_name=name, parent=context))
+
+    for program, name in ((application, "moorage"), (az, "az")):
+        walk(program, click.Context(program, info_name=name))
+    # The nouns of `az ml` are those of `moorage`.
+    return [(path, command) for path, command in found if not path.startswith("az ml ")]
 
 
-@pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])
-def test_every_command_explains_itself_with_examples_that_parse(name: str, command: click.Command) -> None:
-    assert isinstance(command, Command)
-    assert command.help
-    assert command.examples
+def example_lines(command: click.Command) -> list[list[str]]:
+    """The command lines of its examples, as a shell takes them apart."""
+    lines = [shlex.split(example.replace("\\\n", ""), comments=True) for example in getattr(command, "examples", ())]
+    lines = [words[: words.index(">")] if ">" in words else words for words in lines]
+    return [expand(words) if words[0] == "az" else words for words in lines if words and words[0] in ("moorage", "az")]
+
+
+@pytest.mark.parametrize(("path", "command"), commands(), ids=[path for path, _ in commands()])
+def test_every_command_explains_itself_with_examples_that_parse(path: str, command: click.Command) -> None:
+    shown = command.get_help(click.Context(command, info_name=path.rpartition(" ")[2]))
+    assert command.help and "Examples:" in shown
     for option in command.params:
         assert isinstance(option, click.Argument) or getattr(option, "help", None), option.name
-    assert all(f"moorage {name}" in example for example in command.examples)
-    assert not command.table or command.table in tables.TABLES
+    if isinstance(command, click.Group):
+        return
+    assert isinstance(command, Command | Process)
+    shared = path in ("az logout", "az connectedk8s list", "az connectedk8s show", "az connectedk8s delete")
+    assert shared or all(path in example for example in command.examples)
+    assert not isinstance(command, Command) or not command.table or command.table in tables.TABLES
+    for words in example_lines(command):
+        if "--help" not in words and not shared:
+            rest = words[len(path.split()) :]
+            command.make_context(path, rest, parent=click.Context(application, info_name=words[0]))
 
 
 def test_formats() -> None:

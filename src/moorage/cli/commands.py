@@ -85,10 +85,25 @@ class Command(click.Command):
             formatter.write_dl([*shared, ("-h, --help", "Show this message and exit.")])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.examples:
-            with formatter.section("Examples"):
-                for example in self.examples:
-                    formatter.write(f"  {example}\n")
+        _write_examples(formatter, self.examples)
+
+
+class Process(click.Command):
+    """A command of its own kind, without the global options: it has no result. With examples."""
+
+    def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(formatter, self.examples)
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    if examples:
+        with formatter.section("Examples"):
+            for example in examples:
+                formatter.write(f"  {example}\n")
 
 
 def unabbreviated(word: str, known: Sequence[str]) -> str:
@@ -100,8 +115,26 @@ def unabbreviated(word: str, known: Sequence[str]) -> str:
     return f"{meant[0]}{equals}{value}" if len(meant) == 1 else word
 
 
+# The verbs whose examples say most about a noun.
+_TELLING = ("create", "attach", "register", "install", "env", "set", "list", "show")
+
+
 class Group(click.Group):
-    """A noun with its verbs, or the top with its nouns; a verb whose name is nearly right is named."""
+    """A noun with its verbs, or the top with its nouns; a verb whose name is nearly right is named.
+
+    Args:
+        examples: shown in the help; those of its verbs when there are none.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        known = [self.commands[verb] for verb in _TELLING if verb in self.commands] or list(self.commands.values())
+        known = [each for group in known for each in (group.commands.values() if isinstance(group, click.Group) else (group,))]
+        of_verbs = [example for each in known for example in getattr(each, "examples", ())[:1]]
+        _write_examples(formatter, self.examples or of_verbs[:3])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):

@@ -51,7 +51,13 @@ def _cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--config-protected", "protected", multiple=True, metavar="KEY=VALUE", help="Settings that are shown nowhere.")
 @click.argument("more", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--cluster-name", default="local", show_default=True, help="Name under which the workspace service knows the cluster.")
-@click.option("--cluster-type", type=click.Choice(["connectedClusters", "managedClusters"]), default="connectedClusters", show_default=True)
+@click.option(
+    "--cluster-type",
+    type=click.Choice(["connectedClusters", "managedClusters"]),
+    default="connectedClusters",
+    show_default=True,
+    help="How the cluster is reached; only connectedClusters, whose agent dials out, is built.",
+)
 @click.option(
     "--scope", type=click.Choice(["cluster"]), default="cluster", show_default=True, help="The extension serves the whole cluster."
 )

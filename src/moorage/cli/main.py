@@ -73,6 +73,13 @@ application = LazyGroup(
     help="""Any Kubernetes cluster as a compute target for machine learning.
 
     `moorage up` starts everything on this machine; `moorage job create -f FILE --stream` trains; `moorage NOUN --help` shows more.""",
+    examples=[
+        "moorage up",
+        "moorage job create --file train.yml --stream",
+        "moorage model create -n digits --path azureml://jobs/my-job/outputs/model",
+        "moorage online-endpoint create --file endpoint.yml",
+        "moorage online-deployment create --file blue.yml --all-traffic",
+    ],
     no_args_is_help=True,
     context_settings=SETTINGS,
     params=[_Version()],

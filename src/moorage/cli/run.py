@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import click
 
-from moorage.cli.commands import SETTINGS, LazyGroup
+from moorage.cli.commands import SETTINGS, LazyGroup, Process
 
 run = LazyGroup(
     "run",
@@ -24,12 +24,19 @@ run = LazyGroup(
         "router": ("moorage.cli.run_router:router", "In a cluster: the scoring data plane."),
     },
     help="Run one of Moorage's processes in the foreground. `moorage up` and the extension's pods do this for you.",
+    examples=["MOORAGE_PORT=9000 moorage run server"],
     no_args_is_help=True,
     context_settings=SETTINGS,
 )
 
 
-@click.command("supervisor", help="Keep cluster and server running until told to stop.", context_settings=SETTINGS)
+@click.command(
+    "supervisor",
+    cls=Process,
+    examples=["moorage run supervisor"],
+    help="Keep cluster and server running until told to stop. `moorage up` writes what it reads, and starts it.",
+    context_settings=SETTINGS,
+)
 def supervisor() -> None:
     from moorage.cli.supervisor import main
 

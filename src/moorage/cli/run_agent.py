@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from moorage.cli.commands import SETTINGS
+from moorage.cli.commands import SETTINGS, Process
 
 log = logging.getLogger("moorage.agent")
 CONNECTION = Path("/etc/moorage/connection")
@@ -18,7 +18,13 @@ HEALTH_PORT = 8081
 LEASE = "moorage-agent"
 
 
-@click.command("agent", help="Run gateway and operators of the cluster this pod runs in.", context_settings=SETTINGS)
+@click.command(
+    "agent",
+    cls=Process,
+    examples=["moorage run agent --enable training --enable inference"],
+    help="Run gateway and operators of the cluster this pod runs in.",
+    context_settings=SETTINGS,
+)
 @click.option("--enable", "enabled", multiple=True, type=click.Choice(["training", "inference"]), help="Which operators to run.")
 @click.option(
     "--node-selector", "labels", multiple=True, metavar="KEY=VALUE", help="A label of the nodes that jobs and deployments may use."

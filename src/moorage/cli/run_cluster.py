@@ -7,13 +7,17 @@ import logging
 
 import click
 
-from moorage.cli.commands import SETTINGS
+from moorage.cli.commands import SETTINGS, Process
 
 log = logging.getLogger("moorage.cluster")
 
 
 @click.command(
-    "cluster", help="Run the embedded cluster of the state folder until told to stop; pods are stopped with it.", context_settings=SETTINGS
+    "cluster",
+    cls=Process,
+    examples=["moorage run cluster"],
+    help="Run the embedded cluster of the state folder until told to stop; pods are stopped with it.",
+    context_settings=SETTINGS,
 )
 def cluster() -> None:
     import uvloop

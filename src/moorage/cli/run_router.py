@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from moorage.cli.commands import SETTINGS
+from moorage.cli.commands import SETTINGS, Process
 
 log = logging.getLogger("moorage.router")
 SCORING_PORT = 8080
@@ -19,7 +19,13 @@ _LAME_DUCK_SECONDS = 1.0
 _DRAIN_SECONDS = 20.0
 
 
-@click.command("router", help="Run the scoring router of the cluster this pod runs in.", context_settings=SETTINGS)
+@click.command(
+    "router",
+    cls=Process,
+    examples=["moorage run router"],
+    help="Run the scoring router of the cluster this pod runs in.",
+    context_settings=SETTINGS,
+)
 def router() -> None:
     import uvloop
 

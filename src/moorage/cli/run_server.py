@@ -6,10 +6,16 @@ import os
 
 import click
 
-from moorage.cli.commands import SETTINGS
+from moorage.cli.commands import SETTINGS, Process
 
 
-@click.command("server", help="Run the workspace service. Settings come from MOORAGE_* variables.", context_settings=SETTINGS)
+@click.command(
+    "server",
+    cls=Process,
+    examples=["moorage run server", "MOORAGE_PORT=9000 moorage run server"],
+    help="Run the workspace service. Settings come from MOORAGE_* variables.",
+    context_settings=SETTINGS,
+)
 def server() -> None:
     from moorage.cli.home import default_home
     from moorage.cli.run import log_to_stderr

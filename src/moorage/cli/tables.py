@@ -155,6 +155,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     },
     "workspaces": {"Name": "name", "Resource group": "resource_group", "Location": "location", "Age": age},
     "extensions": {"Name": "name", "State": "provisioningState", "Version": "version", "Components": components, "Message": "message"},
+    "processes": {"Name": "name", "State": "state", "PID": "pid", "Address": "address", "Log": "log"},
     "settings": {"Setting": "name", "Value": "value", "From": "source"},
 }
 

@@ -181,7 +181,7 @@ def list_groups(session: Session) -> list[Manifest]:
     return [_group(session, each) for each in _groups(session)]
 
 
-@command(groups, "delete")
+@command(groups, "delete", examples=["az group delete --name research --yes"])
 @click.option("--name", "-n", "name", metavar="NAME", help="Name of the group.")
 @yes_option()
 @click.option("--no-wait", is_flag=True, help="Accepted.")

@@ -32,7 +32,12 @@ def _template_options(function: Any) -> Any:
             metavar="NAME=VALUE|@FILE",
             help="Values, NAME=@FILE for a file's content; JSON text; or a parameter file. Later ones win.",
         ),
-        click.option("--mode", type=click.Choice(["Incremental", "Complete"], case_sensitive=False), default="Incremental"),
+        click.option(
+            "--mode",
+            type=click.Choice(["Incremental", "Complete"], case_sensitive=False),
+            default="Incremental",
+            help="Incremental, the default, leaves what the template does not name; Complete is refused.",
+        ),
         click.option("--name", "-n", metavar="NAME", help="Name of the deployment; the file's by default."),
     ):
         function = option(function)

@@ -42,6 +42,7 @@ _VARIABLES = {
 ml = LazyGroup(
     "ml",
     lazy={noun: COMMANDS[noun] for noun in _NOUNS if noun in COMMANDS},
+    examples=["az ml job create --file train.yml --stream", "az ml online-endpoint create --file endpoint.yml", "az ml model list"],
     help="Train and serve: the nouns and verbs of `az ml`.",
     no_args_is_help=True,
     context_settings=SETTINGS,
@@ -92,6 +93,7 @@ application = LazyGroup(
         "provider": (f"{_HERE}.account:providers", "Resource providers: those that are needed are built in."),
         "version": (f"{_HERE}.account:version", "Show versions."),
     },
+    examples=["az configure --defaults group=research workspace=vision", "az ml job create --file train.yml --stream", "az ml model list"],
     help="""The part of `az` that Moorage answers: machine learning on your own clusters.
 
     Nothing here speaks to Azure. `az ml NOUN VERB` is `moorage NOUN VERB`.""",
