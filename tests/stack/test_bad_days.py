@@ -207,10 +207,15 @@ def test_a_scoring_script_that_fails_in_run_gives_the_contracts_status_and_leave
     )
     stack.ok("online-deployment", "create", "-f", deployment, "--all-traffic")
     request = write(tmp_path, "{}", "request.json")
-    ran = stack.run("online-endpoint", "invoke", "-n", "fragile", "--request-file", request)
-    assert ran.code == 1 and "424" in ran.err and "500" in ran.err
-    log = stack.ok("online-deployment", "get-logs", "-e", "fragile", "-n", "blue")
-    assert "KeyError: 'pixels'" in log.out
+
+    def failed() -> bool:
+        ran = stack.run("online-endpoint", "invoke", "-n", "fragile", "--request-file", request)
+        return ran.code == 1 and "424" in ran.err and "500" in ran.err
+
+    # Commands wait for the cluster to have a change, not for the router to have read it; a log is written beside the answer.
+    stack.until(failed, "the status says whose failure it is")
+    shown = ("online-deployment", "get-logs", "-e", "fragile", "-n", "blue")
+    stack.until(lambda: "KeyError: 'pixels'" in stack.ok(*shown).out, "the log has the traceback")
     stack.ok("online-endpoint", "delete", "-n", "fragile", "--yes")
 
 
