@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from moorage.cli.registry import as_typed
 from moorage.client import ignore, profile
 from moorage.client.blobs import inside
 from moorage.client.snapshot import Limits, megabytes, take
@@ -191,3 +192,11 @@ def test_a_workspace_that_is_not_set_names_its_option() -> None:
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (312, "312 B"), (4300, "4.2 kB"), (5 << 20, "5.0 MB"), (3 << 40, "3072.0 GB")])
 def test_sizes_are_readable(size: int, text: str) -> None:
     assert megabytes(size) == text
+
+
+def test_a_path_of_the_command_line_is_a_file_here_unless_it_is_a_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for reference in ("runs:/j/model", "azureml://jobs/j/outputs/o", "https://example.org/m", "azureml:m:1", "azureml:a:b:c"):
+        assert as_typed(reference) == reference
+    assert [as_typed(path) for path in ("m", "file:./m", "~/m", "/m")] == [f"{tmp_path}/m", f"{tmp_path}/m", f"{tmp_path}/home/m", "/m"]

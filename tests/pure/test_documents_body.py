@@ -207,6 +207,12 @@ def test_a_compute_has_the_contract_s_body() -> None:
     }
 
 
+@pytest.mark.parametrize("given", ["{/i: {}, /j: {client_id: c}}", "[{resource_id: /i}, /j]"])
+def test_the_identities_of_a_workspace_are_names_of_a_mapping_or_a_list(given: str) -> None:
+    found = arm(Kind.WORKSPACE, f"name: w\nidentity: {{type: user_assigned, user_assigned_identities: {given}}}")
+    assert found["identity"] == {"type": "UserAssigned", "userAssignedIdentities": {"/i": {}, "/j": {}}}
+
+
 def test_an_unnamed_environment_s_version_follows_its_content_only() -> None:
     first = assets.environment_body({"image": "i", "conda_file": {"dependencies": ["a"]}}, {}, anonymous=True)
     same = assets.environment_body({"image": "i", "conda_file": {"dependencies": ["a"]}, "description": "x"}, {}, anonymous=True)
@@ -230,6 +236,8 @@ def test_a_conda_file_s_errors_name_the_file() -> None:
         ("azureml:/subscriptions/s/x", ResourceId("/subscriptions/s/x")),
         ("azureml://datastores/d/paths/p", Uri("azureml://datastores/d/paths/p")),
         ("https://h/x", Uri("https://h/x")),
+        ("runs:/j/outputs/m", Uri("runs:/j/outputs/m")),
+        ("runs:x", Local("runs:x")),
         ("file:./x", Local("./x")),
         ("file:///x", Local("/x")),
         ("a:b", Local("a:b")),

@@ -50,6 +50,7 @@ EXCEPTIONS: tuple[tuple[str, str], ...] = (
     (r"^kind: 'default' != <nothing>", "the one kind of workspace there is"),
     (r"friendlyName: ", "the workspace's name where the document has no other"),
     (r"identity\.type: <nothing> != 'SystemAssigned'", "the SDK says it when it submits"),
+    (r"^identity\.type: '(Systemassigned|Userassigned)' != '(?i:\1)'", "the SDK's own spelling for workspaces"),
     (r"^sku\.name: ", "the SDK says it when it submits"),
     (r"is_deterministic: <nothing> != True", "the default, said"),
     (r"\.dockerfilePath: <nothing> != 'Dockerfile'", "the default, said"),
@@ -126,6 +127,8 @@ def _left(document: Document, use: Use, found: dict[str, str]) -> str:
         )
         resolved = _resolved(inner, pipeline.component_needs(inner.values))
         return json.dumps({"component": pipeline.component_spec(inner.values, W, resolved)})
+    if use.role is Role.JOB and isinstance(use.reference, Named):
+        return json.dumps({"sourceJobId": W.child("jobs", use.reference.name)})
     if use.role is Role.JOB:
         inner = _file(document, use, Kind.JOB)
         return json.dumps(body(inner, W, _resolved(inner, uses(inner)))["properties"])

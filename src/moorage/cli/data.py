@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from moorage.cli import registry
@@ -50,8 +48,8 @@ def create(
     session: Session, file: str | None, changes: tuple[str, ...], type_: str | None, tags: tuple[str, ...], **options: str | None
 ) -> Manifest:
     """Register data from a document, from files here, or at a URI."""
-    if file is None and options.get("path") and "://" not in str(options["path"]):
-        options["path"] = str(Path(str(options["path"])).expanduser().absolute())
+    if file is None and (path := options.get("path")):
+        options["path"] = registry.as_typed(path)
     return registry.create(session, Kind.DATA, file, (*changes, *tag_changes(tags)), type=type_, **options)
 
 

@@ -46,8 +46,8 @@ def create(
     session: Session, file: str | None, changes: tuple[str, ...], type_: str | None, tags: tuple[str, ...], **options: str | None
 ) -> Manifest:
     """Register a model from a document, from files here, or from a job's output."""
-    if file is None and options.get("path") and "://" not in str(options["path"]) and not str(options["path"]).startswith("azureml:"):
-        options["path"] = str(Path(str(options["path"])).expanduser().absolute())
+    if file is None and (path := options.get("path")):
+        options["path"] = registry.as_typed(path)
     return registry.create(session, Kind.MODEL, file, (*changes, *tag_changes(tags)), type=type_, **options)
 
 

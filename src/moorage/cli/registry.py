@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from moorage.cli.session import Session
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Kind
+from moorage.wire.documents.references import Local, parse_reference
 from moorage.wire.documents.uses import Role
 
 
@@ -47,6 +49,15 @@ def create(session: Session, kind: Kind, file: str | None, changes: tuple[str, .
     if file is None and not given and not changes:
         raise Invalid(f"give --file with the YAML document of the {kind.value}, or its fields as options.", target="--file")
     return entities.asset(register(session.client, session.document(kind, file, changes, **given), upload=session.upload()))
+
+
+def as_typed(path: str) -> str:
+    """A `--path` of the command line: a file or folder here as its absolute path, any other reference as it is."""
+    try:
+        reference = parse_reference(path)
+    except ValueError:
+        return path  # refused where the document is checked, with the reason
+    return str(Path(reference.path).expanduser().absolute()) if isinstance(reference, Local) else path
 
 
 def resolve_version(session: Session, role: Role, name: str, version: str | None, label: str | None) -> str:

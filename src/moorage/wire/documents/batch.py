@@ -50,6 +50,9 @@ def _deployment_rule(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [(twice[0], "is given here and under settings; keep one.")]
     if "code_configuration" in values and "environment" not in values:
         return [("environment", "is required, and is missing: a scoring script needs the environment it runs in.")]
+    settings = {**values, **values.get("settings", {})}
+    if settings.get("output_action") == "summary_only" and "output_file_name" in settings:
+        return [("output_file_name", "with output_action summary_only no file is written; leave one of them out.")]
     return []
 
 

@@ -12,7 +12,7 @@ from moorage.specs.durations import format_duration
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.assets import ENVIRONMENT, MODEL, READ_ONLY, REFERENCE, TAGS
 from moorage.wire.documents.references import Local, Named, parse_reference
-from moorage.wire.documents.shapes import Chosen, Either, Flag, ListOf, MapOf, Number, Plain, Record, Text, choices, compute_problem
+from moorage.wire.documents.shapes import Chosen, Either, Flag, ListOf, MapOf, Number, Plain, Record, Shape, Text, choices, compute_problem
 from moorage.wire.documents.support import FIELDS
 from moorage.wire.documents.uses import Resolved, Role, Use, asset_use, compute_id
 
@@ -28,27 +28,25 @@ ENDPOINT_NAME = Text(
         else f"'{text}' is not a valid name: 3 to 32 letters, digits and '-', a letter first, a letter or digit last."
     )
 )
-IDENTITY = Record(
-    {
-        "type": Text(
-            choices(
-                "system_assigned",
-                "user_assigned",
-                "none",
-                systemassigned="system_assigned",
-                userassigned="user_assigned",
-                **{"system_assigned,user_assigned": "system_assigned,user_assigned"},
-            )
-        ),
-        "user_assigned_identities": ListOf(
-            Either(
-                Text(),
-                Record({"resource_id": Text(), "client_id": Text(), "principal_id": Text()}, required=("resource_id",)),
-            )
-        ),
-    },
+_IDENTITY_TYPE = Text(
+    choices(
+        "system_assigned",
+        "user_assigned",
+        "none",
+        systemassigned="system_assigned",
+        userassigned="user_assigned",
+        **{"system_assigned,user_assigned": "system_assigned,user_assigned"},
+    )
+)
+_ABOUT_IDENTITY: dict[str, Shape] = {"client_id": Text(), "principal_id": Text()}
+_IDENTITIES = ListOf(Either(Text(), Record({"resource_id": Text(), **_ABOUT_IDENTITY}, required=("resource_id",))))
+_KNOWN_TO_THE_SERVICE = ("principal_id", "tenant_id")
+IDENTITY = Record({"type": _IDENTITY_TYPE, "user_assigned_identities": _IDENTITIES}, required=("type",), ignored=_KNOWN_TO_THE_SERVICE)
+# A workspace's identities are the names of a mapping in the original's documents, where computes and endpoints have a list.
+WORKSPACE_IDENTITY = Record(
+    {"type": _IDENTITY_TYPE, "user_assigned_identities": Either(_IDENTITIES, MapOf(Record(_ABOUT_IDENTITY)))},
     required=("type",),
-    ignored=("principal_id", "tenant_id"),
+    ignored=_KNOWN_TO_THE_SERVICE,
 )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,254}"
 _NAMED = re.compile(rf"^azureml:(?P<name>{_NAME})(?::(?P<version>{_NAME})|@(?P<label>{_NAME}))?$")
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]+://")
+# An MLflow run's artifacts: the one form with a single slash.
+_RUN = re.compile(r"^runs:/+[^/]")
 _IS_ID = re.compile(r"^(azureml:)?/subscriptions/", re.IGNORECASE)
 ASSET_NAME = re.compile(rf"^{_NAME}$")
 
@@ -36,7 +38,7 @@ class ResourceId:
 
 @dataclass(frozen=True, slots=True)
 class Uri:
-    """`azureml://...`, `https://...`, `wasbs://...`, as it was written."""
+    """`azureml://...`, `https://...`, `wasbs://...`, `runs:/JOB/...`, as it was written."""
 
     text: str
 
@@ -58,7 +60,7 @@ def parse_reference(text: str) -> Reference:
         return ResourceId(text.removeprefix("azureml:"))
     if text.startswith("file:"):
         return Local(re.sub(r"^file:(//)?", "", text))
-    if _SCHEME.match(text):
+    if _SCHEME.match(text) or _RUN.match(text):
         return Uri(text)
     if text.startswith("azureml:"):
         found = _NAMED.match(text)

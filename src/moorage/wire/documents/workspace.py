@@ -7,7 +7,7 @@ from typing import Any
 
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.assets import NAME, READ_ONLY, TAGS
-from moorage.wire.documents.endpoint import IDENTITY, identity_body
+from moorage.wire.documents.endpoint import WORKSPACE_IDENTITY, identity_body
 from moorage.wire.documents.shapes import Flag, Record, Text
 from moorage.wire.documents.support import FIELDS
 
@@ -29,7 +29,7 @@ WORKSPACE = Record(
         "display_name": Text(),
         "description": Text(empty=True),
         "tags": TAGS,
-        "identity": IDENTITY,
+        "identity": WORKSPACE_IDENTITY,
     },
     required=("name",),
     ignored=(*READ_ONLY, "discovery_url", "mlflow_tracking_uri", "kind"),
