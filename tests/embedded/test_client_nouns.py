@@ -228,7 +228,10 @@ def test_batch_endpoints_and_deployments_are_kept_and_not_invoked(agent: Agent, 
     made = good(moorage("batch-deployment", "update", "-e", "nightly", "-n", "first", "--set", "mini_batch_size=7"))
     assert {**first, "mini_batch_size": 7, "creation_context": 0} == {**made, "creation_context": 0}
     assert good(moorage("batch-endpoint", "update", "-n", "nightly", "--set", "tags.a=b"))["defaults"] == {"deployment_name": "first"}
-    assert moorage("batch-endpoint", "update", "-n", "nightly", "--defaults", "deployment_name=absent")[0] == 4
+    code, _, err = moorage("batch-endpoint", "update", "-n", "nightly", "--defaults", "deployment_name=absent")
+    assert code == 4 and ": defaults.deployment_name: the endpoint has no deployment 'absent' (it has: first)." in err, err
+    code, _, err = moorage("batch-deployment", "update", "-e", "nightly", "-n", "first", "--set", "compute=azureml:absent")
+    assert code == 2 and ": compute: " in err and "properties." not in err, err
     assert [each["name"] for each in good(moorage("batch-endpoint", "list"))] == ["nightly"]
     assert [each["name"] for each in good(moorage("batch-deployment", "list", "-e", "nightly"))] == ["first"]
     assert good(moorage("batch-endpoint", "list-jobs", "-n", "nightly")) == []
@@ -273,6 +276,14 @@ def test_batch_endpoints_and_deployments_are_kept_and_not_invoked(agent: Agent, 
 NIGHTLY = "name: nightly\ntrigger: {type: cron, expression: '0 3 * * *'}\ncreate_job: ./pipeline.yml\n"
 
 
+def test_a_compute_target_of_no_cluster_is_refused_by_the_field_and_line_of_its_document(
+    agent: Agent, moorage: Run, tmp_path: Path
+) -> None:
+    absent = f"/subscriptions/{'0' * 8}/resourceGroups/g/providers/Microsoft.Kubernetes/connectedClusters/absent"
+    code, _, err = moorage("compute", "attach", "-f", document(tmp_path, f"name: lost\ntype: kubernetes\nresource_id: {absent}\n"))
+    assert code == 2 and "document.yml:3: resource_id: " in err and "properties." not in err, err
+
+
 def test_a_schedule_is_kept_and_not_enabled(agent: Agent, moorage: Run, tmp_path: Path) -> None:
     step = "{command: echo, environment: azureml:AzureML-sklearn-1.5@latest}"
     document(tmp_path, f"type: pipeline\nsettings: {{default_compute: azureml:local}}\njobs: {{one: {step}}}\n", "pipeline.yml")
@@ -284,6 +295,7 @@ def test_a_schedule_is_kept_and_not_enabled(agent: Agent, moorage: Run, tmp_path
     assert changed["trigger"]["expression"] == "0 4 * * *" and changed["create_job"] == made["create_job"]
     for words in (("enable", "-n", "nightly"), ("trigger", "-n", "nightly")):
         code, _, err = moorage("schedule", *words)
+        assert "properties." not in err
         assert code == 2 and "does not run schedules (enable, trigger) yet. Submit the job from a scheduler of your own" in err
     assert good(moorage("schedule", "disable", "-n", "nightly"))["is_enabled"] is False
     assert good(moorage("schedule", "list")) == []

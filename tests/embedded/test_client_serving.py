@@ -244,6 +244,17 @@ def test_what_a_deployment_names_and_is_not_there_is_refused(
     assert expected in err
 
 
+def test_what_an_update_of_an_endpoint_names_and_is_not_there_is_refused_by_its_field(agent: Agent, serving: Path, moorage: Run) -> None:
+    with reporting(agent, Played("OnlineEndpoint", "moved")):
+        assert moorage("online-endpoint", "create", "-f", str(serving / "endpoint.yml"), "-n", "moved")[0] == 0
+    code, _, err = moorage("online-endpoint", "update", "-n", "moved", "--set", "compute=azureml:absent")
+    assert code == 2 and "--set compute: compute: " in err and "properties." not in err, err
+    code, _, err = moorage("online-endpoint", "update", "-n", "moved", "--mirror-traffic", "blue=60")
+    assert code == 2 and err.startswith("error: --mirror-traffic: mirror_traffic"), err
+    code, _, err = moorage("online-endpoint", "update", "-n", "moved", "-f", str(serving / "endpoint.yml"), "--set", "compute=absent")
+    assert code == 2 and ": compute: " in err and "properties." not in err, err
+
+
 def test_large_files_travel_in_blocks_and_ranges(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from moorage.client import assets, blobs
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage.errors import Invalid
+from moorage.errors import Conflict, Invalid, MoorageError, NotFound
 from moorage.wire.documents.document import Document, Kind, load
 
 JOB = """\
@@ -361,3 +361,34 @@ def test_what_the_service_refuses_is_said_of_the_document_s_field_where_it_has_o
         with pytest.raises(Invalid) as refused, document.answering():
             raise Invalid(f"{target}: is not there.", code="Absent", target=target)
         assert (refused.value.message, refused.value.code) == (f"{at}is not there.", "Absent")
+
+
+CLUSTER = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Kubernetes/connectedClusters/c"
+
+
+@pytest.mark.parametrize(("kind", "text", "target", "said"), [
+    (Kind.COMPUTE, f"name: local\ntype: kubernetes\nresource_id: {CLUSTER}\nnamespace: n\n", "properties.resourceId", "c.yml:3: resource_id: "),
+    (Kind.COMPUTE, f"name: local\ntype: kubernetes\nresource_id: {CLUSTER}\nnamespace: n\n", "properties.properties.namespace", "c.yml:4: namespace: "),
+    (Kind.BATCH_ENDPOINT, "name: nightly\ndefaults: {deployment_name: first}\n", "properties.defaults.deploymentName", "c.yml:2: defaults.deployment_name: "),
+])  # fmt: skip
+@pytest.mark.parametrize("class_", [Invalid, Conflict, NotFound])
+def test_every_refusal_of_a_field_is_said_of_the_document_s(
+    kind: Kind, text: str, target: str, said: str, class_: type[MoorageError]
+) -> None:
+    document = load(kind, text, name="c.yml", folder=Path())
+    with pytest.raises(class_) as refused, document.answering():
+        raise class_(f"{target}: is not there.", code="Absent", target=target)
+    assert (refused.value.message, refused.value.code) == (f"{said}is not there.", "Absent")
+
+
+def test_of_several_fields_that_the_service_refuses_each_is_said_of_the_document_s() -> None:
+    document = load(Kind.JOB, "command: echo\nenvironment: {image: i}\ncompute: azureml:c\n", name="train.yml", folder=Path())
+    targets = ("properties.computeId", "properties.resources.shmSize", "properties.command")
+    findings = tuple(Invalid(f"{target}: is wrong.", target=target) for target in targets)
+    with pytest.raises(Invalid) as refused, document.answering():
+        raise Invalid(" ".join(each.message for each in findings), target=targets[0], details=findings)
+    assert refused.value.message.splitlines() == [
+        "train.yml:3: compute: is wrong.",
+        "properties.resources.shmSize: is wrong.",
+        "train.yml:1: command: is wrong.",
+    ]

@@ -91,7 +91,8 @@ def _put(session: Session, document: Document, path: str, *, wait: bool) -> Mani
 
     made = Assets(session.client, document, upload=session.upload()).body()
     watch = session.watch(f"batch deployment {document.values['name']}")
-    return entities.batch_deployment(session.client.apply(path, made, wait=wait, watch=watch))
+    with document.answering():
+        return entities.batch_deployment(session.client.apply(path, made, wait=wait, watch=watch))
 
 
 @command(deployments, "show", table="batch deployments", examples=["moorage batch-deployment show -n first -e nightly"])

@@ -48,7 +48,8 @@ def create(
     name = _name(document)
     if session.client.find(session.client.path("batchEndpoints", name)) is not None:
         raise Conflict(f"the batch endpoint {name} exists; change it with `moorage batch-endpoint update`.", target=name)
-    return _put(session, name, body(document, session.client.workspace, {}), wait=not no_wait)
+    with document.answering():
+        return _put(session, name, body(document, session.client.workspace, {}), wait=not no_wait)
 
 
 @command(
@@ -79,7 +80,8 @@ def update(session: Session, file: str | None, name: str | None, defaults: tuple
     if file and "defaults" not in document.values:
         # A document that does not speak of the default leaves it as it is.
         made["properties"]["defaults"] = (current.get("properties") or {}).get("defaults")
-    return _put(session, chosen, made, wait=not no_wait)
+    with document.answering():
+        return _put(session, chosen, made, wait=not no_wait)
 
 
 def _name(document: Document) -> str:

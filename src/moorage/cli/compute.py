@@ -78,8 +78,9 @@ def _attach(session: Session, document: Document, *, wait: bool) -> Manifest:
     if not name:
         raise document.refusal("name", "is required, and is missing; give it with --name.")
     path = session.client.path("computes", name)
-    found = session.client.apply(path, body(document, session.client.workspace, {}), wait=wait, watch=session.watch(f"compute {name}"))
-    return entities.compute(found)
+    made = body(document, session.client.workspace, {})
+    with document.answering():
+        return entities.compute(session.client.apply(path, made, wait=wait, watch=session.watch(f"compute {name}")))
 
 
 def _identity(type_: str | None, ids: str | None) -> tuple[str, ...]:
@@ -138,7 +139,8 @@ def update(session: Session, name: str, tags: tuple[str, ...], changes: Changes,
     for field in ("defaultInstanceType", "allowUnsupportedVersion"):
         if inner.get(field) is not None:
             made["properties"]["properties"][field] = inner[field]
-    return entities.compute(session.client.apply(path, made, wait=not no_wait, watch=session.watch(f"compute {name}")))
+    with document.answering():
+        return entities.compute(session.client.apply(path, made, wait=not no_wait, watch=session.watch(f"compute {name}")))
 
 
 @command(computes, "list-nodes", table="nodes", examples=["moorage compute list-nodes -n local -o table"])

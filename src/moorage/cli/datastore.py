@@ -64,7 +64,8 @@ def _put(session: Session, document: Document, *, credentials: Manifest | None =
     made = body(document, session.client.workspace, {})
     if credentials is not None:
         made["properties"]["credentials"] = credentials
-    return entities.datastore(session.client.apply(session.client.path("datastores", name), made))
+    with document.answering():
+        return entities.datastore(session.client.apply(session.client.path("datastores", name), made))
 
 
 @command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -109,11 +110,16 @@ def update(
         made["properties"].pop("authMode", None)
     for field, wire in (("traffic", "traffic"), ("mirror_traffic", "mirrorTraffic")):
         if (text := given[field]) is not None:
-            made["properties"][wire] = shares(text, f"--{field.replace('_', '-')}")
+            option = f"--{field.replace('_', '-')}"
+            made["properties"][wire] = shares(text, option)
+            document = replace(
+                document, where={**document.where, field: option, **{f"{field}.{part}": option for part in shares(text, option)}}
+            )
         elif file and field not in document.values:
             made["properties"][wire] = before.get(wire) or {}
     session.no_page(web, f"moorage online-endpoint show -n {chosen}")
-    return _apply(session, chosen, made, wait=not no_wait)
+    with document.answering():
+        return _apply(session, chosen, made, wait=not no_wait)
 
 
 def shares(text: str, option: str) -> dict[str, int]:

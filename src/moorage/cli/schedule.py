@@ -15,7 +15,7 @@ from moorage.cli.naming import snaked
 from moorage.cli.session import Session
 from moorage.errors import Invalid
 from moorage.specs.manifest import Manifest
-from moorage.wire.documents.document import Kind, body
+from moorage.wire.documents.document import Document, Kind, body
 from moorage.wire.documents.edits import Changes, edit
 
 schedules = group("schedule", "Keep schedules; starting jobs by the clock comes later.")
@@ -37,7 +37,8 @@ def create(session: Session, file: str, name: str | None, changes: tuple[str, ..
 
     document = session.document(Kind.SCHEDULE, file, changes, name=name)
     made = Assets(session.client, document, upload=session.upload()).body()
-    return _put(session, document.values["name"], made, wait=not no_wait)
+    with document.answering():
+        return _put(session, document.values["name"], made, wait=not no_wait)
 
 
 @command(
@@ -60,7 +61,8 @@ def update(session: Session, file: str | None, name: str | None, changes: Change
     if file:
         document = session.document(Kind.SCHEDULE, file, changes, name=name)
         made = Assets(session.client, document, upload=session.upload()).body()
-        return _put(session, document.values["name"], made, wait=not no_wait)
+        with document.answering():
+            return _put(session, document.values["name"], made, wait=not no_wait)
     if not name:
         raise Invalid("give --name or --file.", target="--name")
     for change in map(edit, changes):
@@ -72,7 +74,8 @@ def update(session: Session, file: str | None, name: str | None, changes: Change
     action = (current.get("properties") or {}).get("action") or {}
     made = body(document, session.client.workspace, {"create_job": json.dumps(action.get("jobDefinition") or {})})
     made["properties"]["action"] = action
-    return _put(session, name, made, wait=not no_wait)
+    with document.answering():
+        return _put(session, name, made, wait=not no_wait)
 
 
 def _put(session: Session, name: str, made: Manifest, *, wait: bool) -> Manifest:
@@ -123,7 +126,8 @@ def disable(session: Session, name: str, no_wait: bool) -> Manifest:
 def _switch(session: Session, name: str, *, enabled: bool, wait: bool) -> Manifest:
     current = session.client.get(session.client.path("schedules", name)).get("properties") or {}
     kept = {field: value for field, value in current.items() if field != "provisioningState"}
-    return _put(session, name, {"properties": {**kept, "isEnabled": enabled}}, wait=wait)
+    with Document(Kind.SCHEDULE, {}, where={"is_enabled": ""}).answering():
+        return _put(session, name, {"properties": {**kept, "isEnabled": enabled}}, wait=wait)
 
 
 @command(schedules, "trigger", examples=["moorage schedule trigger -n nightly"])

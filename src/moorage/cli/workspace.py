@@ -118,7 +118,8 @@ def _put(session: Session, document: Document, current: Manifest, *, wait: bool)
     kept = {name: value for name, value in (current.get("properties") or {}).items() if name not in _ANSWERED}
     made["properties"] = {**kept, **made["properties"]}
     name = session.client.workspace.name
-    return entities.workspace(session.client.apply(session.client.path(), made, wait=wait, watch=session.watch(f"workspace {name}")))
+    with document.answering():
+        return entities.workspace(session.client.apply(session.client.path(), made, wait=wait, watch=session.watch(f"workspace {name}")))
 
 
 @command(workspaces, "show", table="workspaces", examples=["moorage workspace show", "moorage workspace show -n research"])

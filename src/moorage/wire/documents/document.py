@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from moorage.errors import Invalid
+from moorage.errors import Conflict, Invalid, MoorageError, NotFound
 from moorage.ids import Workspace
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents import assets, batch, component, compute, datastore, endpoint, job, pipeline, schedule, settings, sweep
@@ -85,6 +85,7 @@ _OF_THE_API = {
     "computeId": "compute",
     "environmentId": "environment",
     "codeId": "code",
+    "action": "create_job",
     **dict.fromkeys(("uri", "dataUri", "modelUri"), "path"),
 }
 
@@ -115,21 +116,33 @@ class Document:
         """What the service refuses about a field of the API is refused as the document's field, with its line, where the document has it.
 
         Raises:
-            Invalid: as the service answered it, with its code.
+            Invalid, Conflict, NotFound: as the service answered it, with its code.
         """
         try:
             yield
-        except Invalid as error:
-            at = self._field(error.target or "")
-            if not at:
+        except (Invalid, Conflict, NotFound) as error:
+            said = error.details if any(self._field(each.target or "") for each in error.details) else (error,)
+            findings = [self._finding(each) for each in said]
+            if not any(each.field for each in findings):
                 raise
-            found = self.refusal(at, error.message.removeprefix(f"{error.target}: "))
-            raise Invalid(found.message, code=error.code, target=at, details=error.details) from error
+            found = refuse(findings)
+            raise type(error)(found.message, code=error.code, target=found.target, details=found.details) from error
+
+    def _finding(self, error: MoorageError) -> Finding:
+        """An error of the service in the words of the document; as it is where that has no such field."""
+        at = self._field(error.target or "")
+        return (
+            Finding(self.where.get(at, self.name), at, error.message.removeprefix(f"{error.target}: "))
+            if at
+            else Finding("", "", error.message)
+        )
 
     def _field(self, target: str) -> str:
         """The document's field that a field of the API was made of; "" when there is none."""
         at = ""
-        for part in target.removeprefix("properties.").split(".") if target.startswith("properties.") else ():
+        # What belongs to the kind of a compute target lies one deeper, and in the document beside the rest.
+        path = target.removeprefix("properties.").removeprefix("" if "properties" in self.where else "properties.")
+        for part in path.split(".") if target.startswith("properties.") else ():
             # Names of inputs and outputs are the user's, and stay as they are.
             spellings = (part, _OF_THE_API.get(part, part), re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", part).lower())
             at = next((each for each in (f"{at}.{name}".lstrip(".") for name in spellings) if each in self.where), "")
