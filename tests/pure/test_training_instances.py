@@ -383,9 +383,18 @@ def test_they_do_not_begin_anew_for_ever_nor_when_the_job_is_to_stop() -> None:
     children = made(parent)
     children[1]["metadata"]["annotations"]["moorage.dev/attempt"] = "5"
     parent["status"] = {"phase": "Running", "restarts": 5}
+    # First it is written down, then the Job goes, and only then the job has failed: whoever is killed in between, or cannot delete it, goes on.
     plan = reconcile(see(parent, children, pods))
-    assert (status_of(plan)["phase"], status_of(plan)["reason"]) == ("Failed", "InstanceLost")
-    assert [child["kind"] for child in plan.children] == ["ConfigMap"]
+    assert (status_of(plan)["phase"], status_of(plan)["reason"]) == ("Running", "InstanceLost")
+    assert [child["kind"] for child in plan.children] == ["ConfigMap", "Job"]
+    parent["status"] = status_of(plan)
+    plan = reconcile(see(parent, children, pods))
+    assert (status_of(plan)["phase"], [child["kind"] for child in plan.children]) == ("Running", ["ConfigMap"])
+    for left in (pods, []):
+        plan = reconcile(see(parent, children[:1], left))
+        assert (status_of(plan)["phase"], status_of(plan)["reason"]) == ("Failed", "InstanceLost")
+        assert [child["kind"] for child in plan.children] == ["ConfigMap"]
+        assert "given up" in status_of(plan)["message"]
     stopping = a_job(cancelRequested=True)
     plan = reconcile(see(stopping, made(a_job()), pods))
     assert status_of(plan)["reason"] == "CancelRequested"

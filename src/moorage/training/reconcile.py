@@ -28,6 +28,8 @@ from moorage.training.template import Rendering, pod_template
 _MESSAGE_LIMIT = 8192
 # How often the pods of a job of several begin anew because the cluster took one of them away.
 _MOST_RESTARTS = 5
+# Why the Job goes, in the status from before it does.
+_GIVEN_UP = "InstanceLost"
 _ANYWHERE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -121,13 +123,18 @@ def _beside(seen: Observed) -> list[Manifest]:
     return [workload.plan_config_map(metadata, job_plan(seen.parent["spec"])), *groups]
 
 
-# Beginning anew: the count is written down before the Job goes, so that whoever comes next knows which Job is the former one.
+# Beginning anew: the count is written down before the Job goes, so that whoever comes next knows which Job is the former one; and so is that there
+# will be no other one.
 
 
 def _anew(seen: Observed, job: Manifest | None, found: Layout, grouped: bool) -> Plan | None:
     """The plan while the pods of a job of several begin anew; None while nothing of the kind goes on."""
     restarts = _restarts(seen)
     earlier = seen.parent.get("status") or {}
+    if earlier.get("reason") == _GIVEN_UP:
+        # Said to have failed only once the Job is gone: of a job that has ended nothing is looked at again.
+        phase = str(earlier["phase"]) if job else "Failed"
+        return _plan(seen, _beside(seen), Outcome(phase, _GIVEN_UP, str(earlier.get("message") or "")))
     if _behind(seen, job) or (job is None and restarts and _own_pods(seen)):
         said = str(earlier.get("message") or "")
         return _plan(seen, _beside(seen), Outcome("Queued", "Restarting", said))
@@ -137,7 +144,9 @@ def _anew(seen: Observed, job: Manifest | None, found: Layout, grouped: bool) ->
         return None
     if restarts >= _MOST_RESTARTS:
         message = f"{why} The job has begun anew {restarts} times already, and is given up."
-        return _plan(seen, _beside(seen), Outcome("Failed", "InstanceLost", message))
+        over = Outcome("Failed", "InstanceLost", message)
+        going = replace(over, phase=str(earlier.get("phase") or "Queued"))
+        return _plan(seen, _kept(seen, job, grouped), going, requeue_after=timedelta(seconds=1))
     message = f"{why} The other instances cannot go on without it: all begin anew ({restarts + 1} of at most {_MOST_RESTARTS} times)."
     plan = _plan(seen, _kept(seen, job, grouped), Outcome("Queued", "Restarting", message), requeue_after=timedelta(seconds=1))
     assert plan.status is not None

@@ -8,7 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 
 from moorage.clock import Clock, now
-from moorage.embedded.control import aggregation, definitions, garbage, housekeeping, namespaces, quotas, scheduler, sets, storage, workloads
+from moorage.embedded.control import (
+    aggregation,
+    definitions,
+    garbage,
+    housekeeping,
+    namespaces,
+    quotas,
+    scheduler,
+    sets,
+    storage,
+    workloads,
+)
 from moorage.embedded.control.world import ControlPlane, World
 
 
