@@ -47,6 +47,7 @@ class Sdk:
     process: subprocess.Popen[str]
     folder: Path
     answers: queue.Queue[str]
+    stack: Stack
 
     def run(self, flow: str) -> float:
         """Run a flow; its seconds. Fails with the flow's own traceback."""
@@ -55,9 +56,14 @@ class Sdk:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"flow": flow, "folder": str(folder)}) + "\n")
         self.process.stdin.flush()
-        told: dict[str, Any] = json.loads(self.answers.get(timeout=_PATIENCE) or "{}")
-        assert told, f"the worker ended in {flow}"
-        assert not told["failure"], f"{flow}\n{told['failure']}\nprinted:\n{told['printed'][-2000:]}\n{told['noise'][-1000:]}"
+        try:
+            told: dict[str, Any] = json.loads(self.answers.get(timeout=_PATIENCE) or "{}")
+        except queue.Empty:
+            raise AssertionError(f"{flow}: not at its end after {_PATIENCE} s\n{self.stack.logs()}") from None
+        assert told, f"the worker ended in {flow}\n{self.stack.logs()}"
+        if told["failure"]:
+            said = f"{flow}\n{told['failure']}\nprinted:\n{told['printed'][-2000:]}\n{told['noise'][-1000:]}"
+            raise AssertionError(f"{said}\n{self.stack.logs()}")
         return float(told["seconds"])
 
 
@@ -92,7 +98,7 @@ def connected(stack: Stack, way: str, python: Path, folder: Path) -> Iterator[Sd
         env=stack.environment | printed["variables"] | polling | {"MOORAGE_TEST_SDK": json.dumps(settings), "PYTHONPATH": ""},
     )
     with answering(process) as answers:
-        yield Sdk(process, folder, answers)
+        yield Sdk(process, folder, answers, stack)
 
 
 @pytest.fixture(scope="module")
