@@ -224,6 +224,36 @@ def test_a_second_up_says_that_it_runs_already(stack: Stack) -> None:
     assert ran.code == 4 and "already running" in ran.err
 
 
+def test_up_waits_for_what_runs_and_is_not_ready(stack: Stack) -> None:
+    """As a service that was started again a moment ago; held, so that it stays so until it was seen."""
+    server = stack.pid("server")
+    os.kill(server, signal.SIGSTOP)
+    try:
+        going_on = stack.popen("up")
+        assert going_on.stdout is not None
+        assert b"Moorage runs already, but server is not ready yet; going on with that" in going_on.stdout.readline()
+    finally:
+        os.kill(server, signal.SIGCONT)
+    said, _ = going_on.communicate(timeout=150)
+    assert going_on.returncode == 0 and b"Ready after" in said, said
+
+
+def test_up_goes_on_where_one_that_was_killed_stopped(own_stack: Stack) -> None:
+    """All that is kept of it are processes, of which the next one would say that they run already."""
+    words = ("up", "--api-port", str(own_stack.ports[0]), "--port", str(own_stack.ports[1]))
+    cut = own_stack.popen(*words)
+    own_stack.until(lambda: (own_stack.home / "cluster" / "kubeconfig").exists(), "the cluster starts")
+    cut.kill()
+    cut.communicate()
+    own_stack.until(
+        lambda: all(row["state"] in ("ready", "running") for row in own_stack.run("status", "-o", "json").json), "all are ready"
+    )
+    ran = own_stack.up()
+    assert ran.code == 0 and "the last 'moorage up' was cut off; going on with that" in ran.err, ran
+    assert own_stack.ok("compute", "show", "-n", "local").json["provisioning_state"] == "Succeeded"
+    assert own_stack.up().code == 4
+
+
 def test_up_signs_in_again_where_the_token_is_gone(stack: Stack) -> None:
     stack.ok("logout")
     assert stack.run("whoami").code == 5

@@ -68,6 +68,11 @@ class Home:
         """What `up` was asked for, so that the supervisor and a later `up` start the same."""
         return self.run / "settings.json"
 
+    @property
+    def unfinished(self) -> Path:
+        """There from the first step of an `up` to its last, so that the next one goes on after one that was killed."""
+        return self.run / "unfinished"
+
     def log(self, role: str) -> Path:
         return self.folder / "logs" / f"{role}.log"
 

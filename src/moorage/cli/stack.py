@@ -129,20 +129,12 @@ def start(home: Home) -> int:
 def wait_ready(home: Home, settings: StackSettings) -> None:
     """Return once both services answer that they are ready; Unavailable with the end of the log of the one that does not."""
     deadline = monotonic() + READY_WITHIN.total_seconds()
-    context = trust(home)
-    addresses = {"cluster": f"{settings.api_url}/readyz", "server": f"{settings.url}/readyz"}
-    waiting = dict(addresses)
-    while waiting:
-        for role, address in list(waiting.items()):
-            if answers(address, context):
-                del waiting[role]
-        if not waiting:
-            return
+    while waiting := not_ready(home, settings):
         for role in waiting:
             if home.failures(role) >= GIVEN_UP_AFTER:
                 raise Unavailable(f"{role} ends as soon as it starts. The end of {home.log(role)}:\n{tail(home.log(role))}")
         if monotonic() > deadline:
-            role = next(iter(waiting))
+            role = waiting[0]
             raise Unavailable(
                 f"{role} is not ready after {READY_WITHIN.total_seconds():.0f} s. The end of {home.log(role)}:\n{tail(home.log(role))}"
             )
@@ -150,6 +142,12 @@ def wait_ready(home: Home, settings: StackSettings) -> None:
             raise Unavailable(f"The supervisor ended. The end of {home.log('supervisor')}:\n{tail(home.log('supervisor'))}")
         # A refused connection is the only sign there is before a service listens.
         time.sleep(_LOOK_SECONDS)
+
+
+def not_ready(home: Home, settings: StackSettings) -> list[str]:
+    """Which of the two services do not answer that they are ready."""
+    context = trust(home)
+    return [role for role, url in zip(ROLES, (settings.api_url, settings.url), strict=True) if not answers(f"{url}/readyz", context)]
 
 
 def answers(address: str, context: ssl.SSLContext) -> bool:

@@ -17,7 +17,19 @@ import click
 from moorage.cli.candidates import files, folders
 from moorage.cli.commands import command
 from moorage.cli.home import Home, default_home
-from moorage.cli.stack import StackSettings, answers, check_ports, read_settings, running, start, stop, trust, wait_ready, write_settings
+from moorage.cli.stack import (
+    StackSettings,
+    answers,
+    check_ports,
+    not_ready,
+    read_settings,
+    running,
+    start,
+    stop,
+    trust,
+    wait_ready,
+    write_settings,
+)
 from moorage.cli.steps import Steps
 from moorage.errors import Conflict, Invalid, NotFound, Unauthenticated
 from moorage.specs.manifest import Manifest
@@ -86,7 +98,9 @@ def up(
         builds = before.image_builder if builder is None else builder
         settings = StackSettings(api_port or before.api_port, port or before.port, count, chosen, declared, builds)
         found = running(home)
-        if len(found) == 3:
+        if len(found) == 3 and settings == before and (left := _unfinished(home, before)):
+            session.say(f"Moorage runs already, but {left}; going on with that")
+        elif len(found) == 3:
             if _signed_out(home, before):
                 _sign_in(home, before)
                 session.say(f"Moorage is running; signed in to {before.url} again")
@@ -99,6 +113,7 @@ def up(
         if not found:
             check_ports(settings)
         with _undone_when_interrupted(session, home, begun=not found):
+            home.unfinished.touch(mode=0o600)
             with steps.step("Embedded cluster and workspace service"):
                 _start(home, settings)
             steps.note(f"cluster    {settings.api_url}   KUBECONFIG={home.kubeconfig}")
@@ -107,6 +122,7 @@ def up(
                 _install(home, steps)
             with steps.step(f"Compute target '{COMPUTE}'"):
                 _attach()
+            home.unfinished.unlink(missing_ok=True)
         if tour is not None:
             run_tour(tour, steps)
     _farewell(home, settings, steps, toured=tour is not None)
@@ -170,6 +186,13 @@ def status(session: Session) -> list[Manifest]:
     if any(row["state"] in ("stopped", "not ready") for row in rows):
         session.exit_with(5)
     return rows
+
+
+def _unfinished(home: Home, settings: StackSettings) -> str:
+    """What processes that all run still lack, after one of them was started again or an `up` was cut off; empty when nothing."""
+    if waiting := not_ready(home, settings):
+        return f"{' and '.join(waiting)} {'are' if len(waiting) > 1 else 'is'} not ready yet"
+    return "the last 'moorage up' was cut off" if home.unfinished.exists() else ""
 
 
 def _start(home: Home, settings: StackSettings) -> None:
