@@ -88,7 +88,11 @@ class Children:
             sent.pop((kind, key_of(child)), None)
 
     async def converge(self, parent: Manifest, wanted: Sequence[Manifest]) -> list[MoorageError]:
-        """Delete what the plan leaves out, then apply what it names. One child's error does not keep the others from theirs."""
+        """Delete what the plan leaves out, then apply what it names, in its order.
+
+        A child that cannot be deleted keeps no other from its deletion, and names that others have taken are all told of at once. One that cannot be
+        applied keeps those after it, which may build on it: a Deployment's pods read a ConfigMap once. What is written is the beginning of a plan.
+        """
         errors: list[MoorageError] = []
         complete = [self._complete(parent, manifest) for manifest in wanted]
         kept = {(child.kind, key_of(manifest)) for child, _, manifest in complete}
@@ -97,7 +101,12 @@ class Children:
                 if (child.kind, key_of(manifest)) not in kept and not is_deleting(manifest):
                     await _attempt(errors, self._delete(child.kind, manifest))
         for child, informer, manifest in complete:
-            await _attempt(errors, self._apply(parent, child, informer, manifest))
+            try:
+                await self._apply(parent, child, informer, manifest)
+            except ForeignOwner as error:
+                errors.append(error)
+            except MoorageError as error:
+                return [*errors, error]
         return errors
 
     def _complete(self, parent: Manifest, manifest: Manifest) -> tuple[Child, Informer, Manifest]:
