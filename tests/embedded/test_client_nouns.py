@@ -88,6 +88,10 @@ def test_a_job_is_checked_submitted_written_down_and_renamed(agent: Agent, moora
     assert good(moorage("job", "show", "-n", "named"))["command"] == "echo hello"
     code, _, err = moorage("job", "update", "-n", "named", "--set", "command=other")
     assert code == 2 and "submit another job" in err
+    code, out, err = moorage("job", "update", "-n", "named", "--set", "experiment_name=other", "--set", "description=e")
+    assert code == 0 and "warning: experiment_name: a job stays in the experiment" in err and json.loads(out)["description"] == "e"
+    code, out, err = moorage("job", "update", "-n", "named", "--set", "experiment_name=other")
+    assert code == 0 and "warning: experiment_name" in err and json.loads(out)["experiment_name"] != "other"
     assert good(moorage("job", "list", "--tag", "a=9", "--query", "[].name")) == ["named"]
     assert good(moorage("job", "list", "-p", "named")) == []
 

@@ -43,6 +43,7 @@ async def test_a_workspace_is_found_in_any_casing_and_listed(served: Served) -> 
         assert [each["name"] for each in listed["value"]] == ["default"]
     missing = await served.call("GET", BASE + served.workspace.id + "x")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "WorkspaceNotFound")
+    assert f"of subscription '{served.workspace.subscription}'" in missing.json()["error"]["message"]
 
 
 async def test_a_new_workspace_has_its_own_containers(served: Served) -> None:

@@ -180,11 +180,18 @@ def update(session: Session, name: str, changes: Changes, tags: tuple[str, ...],
     """Change the display name, description, tags or properties of a job; `--set tags.a=null` removes a tag."""
     from moorage.cli import entities
     from moorage.client.jobs import edit
+    from moorage.wire.documents.edits import edit as edit_of
     from moorage.wire.documents.words import changed, merge
 
     session.no_page(web, f"moorage job stream -n {name}")
     current = entities.job(session.client.get(session.client.path("jobs", name)))
-    words = changed("job", current, (*tag_changes(tags), *changes))
+    kept = tuple(change for change in changes if edit_of(change).path != "experiment_name")
+    if len(kept) < len(changes):
+        # The original passes over it without a word, and its examples have it.
+        session.warn(f"experiment_name: a job stays in the experiment it was submitted to, '{current['experiment_name']}'.")
+        if not (kept or tags):
+            return current
+    words = changed("job", current, (*tag_changes(tags), *kept))
     fields = {"displayName": words.get("display_name"), "description": words.get("description")}
     fields |= {field: merge(current[field], words[field]) for field in ("tags", "properties") if field in words}
     if words:

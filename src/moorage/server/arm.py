@@ -208,7 +208,8 @@ class Table:
             found = await self._services.store.read(lambda tx: tx.resources.find(workspace_key(asked)))
             if found is None:
                 raise NotFound(
-                    f"Workspace '{asked.name}' does not exist in resource group '{asked.resource_group}'.",
+                    f"Workspace '{asked.name}' does not exist in resource group '{asked.resource_group}' of subscription "
+                    f"'{asked.subscription}'. Correct the one of the three names that is wrong, or make it: moorage workspace create.",
                     code="WorkspaceNotFound",
                     target=asked.id,
                 )

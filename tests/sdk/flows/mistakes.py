@@ -134,7 +134,12 @@ def of_assets_and_computes(place) -> None:
         (lambda: ml.datastores.get("nowhere"), "Datastore 'nowhere' does not exist in workspace 'default'", "moorage datastore list"),
         (lambda: ml.compute.get("nowhere"), "Compute target 'nowhere' does not exist", "moorage compute list"),
         (lambda: ml.online_endpoints.get("nowhere"), "Online endpoint 'nowhere' does not exist", "moorage online-endpoint list"),
-        (lambda: ml.workspaces.get("nowhere"), "Workspace 'nowhere' does not exist in resource group"),
+        (
+            lambda: ml.workspaces.get("nowhere"),
+            "Workspace 'nowhere' does not exist in resource group",
+            "of subscription",
+            "moorage workspace create",
+        ),
     ):
         answered(ResourceNotFoundError, tuple(said), call)
 
