@@ -21,6 +21,7 @@ from moorage.embedded.tokens import TokenIssuer
 from moorage.kube.cluster import LogOptions
 from moorage.kube.kinds import CONFIG_MAP, EVENT, NODE, POD, SECRET, SERVICE_ACCOUNT
 from moorage.specs.manifest import Manifest
+from moorage.testing.world import until_all
 
 IMAGE = "moorage.dev/component:test"
 
@@ -105,8 +106,13 @@ async def text(cluster: LocalCluster, name: str, **options: Any) -> str:
     return b"".join([chunk async for chunk in cluster.logs("default", name, LogOptions(**options))]).decode()
 
 
-async def reasons(cluster: LocalCluster, name: str) -> set[str]:
-    return {event["reason"] for event in (await cluster.list(EVENT)).items if event["involvedObject"]["name"] == name}
+async def told(cluster: LocalCluster, name: str, *reasons: str) -> None:
+    """Wait for events of these reasons: no status waits for them."""
+
+    def holds(events: list[Manifest]) -> bool:
+        return set(reasons) <= {event["reason"] for event in events if event["involvedObject"]["name"] == name}
+
+    await until_all(cluster, EVENT, "default", holds, within=timedelta(seconds=60))
 
 
 async def test_a_pod_runs_to_its_end_with_a_log_and_an_exit_code(cluster: LocalCluster, tmp_path: Path) -> None:
@@ -156,7 +162,7 @@ async def test_volumes_appear_at_their_paths_and_never_on_the_host(cluster: Loca
         assert "there" in lines
         assert "Read-only file system" in lines[-2]
         assert lines[-1] == "127.0.0.1"
-        assert "FailedMount" in await reasons(cluster, "v")
+        await told(cluster, "v", "FailedMount")
     assert (tmp_path / "host" / "file").read_text() == "from the host"
     for path in ("/moorage-x", "/etc/moorage-x", "/srv/h", "/mnt/azureml-x", "/tmp/there", "/dev/termination-log"):
         assert not Path(path).exists()
@@ -286,7 +292,7 @@ async def test_probes_decide_readiness_and_restart(cluster: LocalCluster, tmp_pa
         assert attempt is not None
         (attempt.folder / "tmp" / "sick").touch()
         (item,) = await until(cluster, lambda pods: pods[0]["status"]["containerStatuses"][0]["restartCount"] == 1)
-        assert {"Unhealthy", "Killing", "Created", "Started"} <= await reasons(cluster, "p")
+        await told(cluster, "p", "Unhealthy", "Killing", "Created", "Started")
 
 
 def ready(item: Manifest) -> bool:
@@ -307,7 +313,7 @@ async def test_without_a_mount_namespace_paths_are_rewritten_and_an_event_says_s
         assert lines[0] == "fine"
         assert lines[1].startswith(str(tmp_path))
         assert lines[2] == "/work-xyz"
-        assert "MountNamespaceUnavailable" in await reasons(cluster, "f")
+        await told(cluster, "f", "MountNamespaceUnavailable")
     assert not Path("/work-x").exists()
 
 
@@ -318,7 +324,7 @@ async def test_another_image_means_the_bare_interpreter_and_says_so(cluster: Loc
         )
         await phase(cluster, "b", "Succeeded", "Failed")
         assert (await text(cluster, "b")).splitlines() == ["ModuleNotFoundError: No module named 'moorage'", "0"]
-        assert "ImageNotPulled" in await reasons(cluster, "b")
+        await told(cluster, "b", "ImageNotPulled")
 
 
 async def test_a_missing_secret_in_env_waits_and_goes_on_when_it_comes(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from moorage.kube.controller import Controller
 from moorage.kube.kinds import CRD, DEPLOYMENT, EVENT, JOB, ONLINE_DEPLOYMENT, ONLINE_ENDPOINT, POD, PVC, SECRET, TRAINING_JOB, Kind
 from moorage.kube.streams import closing
 from moorage.specs.manifest import Manifest
-from moorage.testing.world import until, until_gone
+from moorage.testing.world import until, until_all, until_gone
 from moorage.training import controller as training
 from moorage.wire.crds import definitions
 
@@ -146,8 +146,13 @@ async def test_a_job_fetches_trains_and_stores(world: World) -> None:
     assert log == b"trained\n"
     assert (await world.cluster.get(PVC, "moorage-environments", NAMESPACE))["metadata"].get("ownerReferences") is None
     before = (await world.cluster.get(TRAINING_JOB, "j1", NAMESPACE))["metadata"]["resourceVersion"]
-    events = (await world.cluster.list(EVENT, fields="involvedObject.kind=TrainingJob")).items
-    assert [event["reason"] for event in events] == ["Completed"]
+
+    def of_the_job(events: list[Manifest]) -> list[Manifest]:
+        return [event for event in events if event["involvedObject"]["kind"] == "TrainingJob"]
+
+    # Recorded after the status is written.
+    events = await until_all(world.cluster, EVENT, NAMESPACE, lambda events: bool(of_the_job(events)), within=world.patience)
+    assert [event["reason"] for event in of_the_job(events)] == ["Completed"]
     assert (await world.cluster.get(TRAINING_JOB, "j1", NAMESPACE))["metadata"]["resourceVersion"] == before
 
 
