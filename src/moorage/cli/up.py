@@ -299,19 +299,31 @@ def _attach() -> None:
     from moorage.client.profile import load
 
     with Client(load()) as client:
-        path = client.path("computes", COMPUTE)
-        if client.find(path) is None:
-            client.apply(
-                path,
-                {
-                    "location": "local",
-                    "properties": {
-                        "computeType": "Kubernetes",
-                        "resourceId": cluster_path(client.workspace, CLUSTER),
-                        "properties": {"namespace": "default"},
-                    },
-                },
-            )
+        path, cluster = client.path("computes", COMPUTE), cluster_path(client.workspace, CLUSTER)
+        wanted = {
+            "location": "local",
+            "properties": {"computeType": "Kubernetes", "resourceId": cluster, "properties": {"namespace": "default"}},
+        }
+        found = client.find(path)
+        if found is None or _is_unfinished(found, cluster):
+            client.apply(path, wanted if found is None else _as_attached(found))
+
+
+def _is_unfinished(compute: Manifest, cluster: str) -> bool:
+    """Whether an earlier `up` was cut off while it attached our cluster, or had waited in vain for its agent."""
+    properties = compute.get("properties") or {}
+    ours = str(properties.get("resourceId") or "").lower() == cluster.lower()
+    return ours and properties.get("provisioningState") not in ("Succeeded", "Deleting")
+
+
+def _as_attached(compute: Manifest) -> Manifest:
+    """What the compute was attached with, of all that is shown of it."""
+    properties = compute["properties"]
+    asked = ("namespace", "defaultInstanceType", "allowUnsupportedVersion")
+    inner = {key: properties["properties"][key] for key in asked if properties["properties"].get(key) is not None}
+    kept = {key: properties[key] for key in ("computeType", "resourceId", "description") if properties.get(key) is not None}
+    outer = {key: compute[key] for key in ("location", "tags", "identity") if compute.get(key) is not None}
+    return {**outer, "properties": {**kept, "properties": inner}}
 
 
 @contextlib.contextmanager

@@ -29,8 +29,11 @@ from moorage.wire.gateway import NOT_APPLIED_YET
 
 # How long a finished job's objects stay in the cluster, for whoever looks with kubectl.
 FINISHED_KEPT = timedelta(hours=1)
+# How long agents may take to be heard by a service that has just started: they dial every half a minute, or are being started themselves.
+HEARD_AGAIN = timedelta(minutes=2)
 _LEASE = timedelta(seconds=60)
 _ASLEEP_AT_MOST = timedelta(seconds=30)
+_PROVISIONED = ("computes", ENDPOINTS, DEPLOYMENTS)
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +55,7 @@ async def _run(services: Services) -> None:
                 lease = await store.write(lambda tx: tx.leases.acquire(TOPIC, owner, _LEASE))
                 if lease is not None:
                     if fresh:
-                        await store.write(lambda tx: settle_everything(tx, silence))
+                        await store.write(lambda tx: resume(tx, silence))
                         fresh = False
                     due = await store.write(lambda tx: advance(tx, silence))
                     if due is not None:
@@ -61,6 +64,16 @@ async def _run(services: Services) -> None:
                 # The database is away; everything is found again once it answers.
                 _log.warning("workload engine waits: %s", error.message)
             await bell.wait(wait)
+
+
+def resume(tx: Transaction, silence: timedelta) -> None:
+    """What a process does first: nobody was heard while there was none, so that what ended meanwhile is not late yet."""
+    settle_everything(tx, silence)
+    least = tx.now + HEARD_AGAIN
+    for each in (each for type_ in _PROVISIONED for each in tx.resources.all_of(type_)):
+        deadline = each.state.get("deadline")
+        if deadline and parse_rfc3339(deadline) < least:
+            tx.resources.update(each, state={**each.state, "deadline": rfc3339(least)})
 
 
 def settle_everything(tx: Transaction, silence: timedelta) -> None:
@@ -78,7 +91,7 @@ def settle_everything(tx: Transaction, silence: timedelta) -> None:
 def advance(tx: Transaction, silence: timedelta) -> datetime | None:
     """Do what has become due; when the next thing will be."""
     dues: list[datetime] = []
-    for type_ in ("computes", ENDPOINTS, DEPLOYMENTS):
+    for type_ in _PROVISIONED:
         for each in tx.resources.all_of(type_):
             deadline = each.state.get("deadline")
             if deadline and parse_rfc3339(deadline) <= tx.now:
@@ -87,6 +100,9 @@ def advance(tx: Transaction, silence: timedelta) -> datetime | None:
                 dues.append(parse_rfc3339(deadline))
             elif type_ == "computes" and each.state.get("detaching"):
                 settle_compute(tx, each, silence)
+            elif each.state.get("deleting") and tx.resources.find(each.key) is not None:
+                # Its cluster has been away for so long that nobody remembers what it should confirm (upkeep).
+                finish_deletion(tx, each)
     if (due := retire(tx, FINISHED_KEPT)) is not None:
         dues.append(due)
     forget_old(tx)
