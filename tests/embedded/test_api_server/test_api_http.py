@@ -164,17 +164,16 @@ async def test_stopping_the_server_ends_open_watches(keys: Keys, served: Served)
     cluster = await open_cluster()
     headers = {"authorization": f"Bearer {cluster.tokens.admin_token}"}
 
-    async def read(stream: httpx2.Response) -> list[str]:
-        return [json.loads(line)["type"] async for line in stream.aiter_lines()]
-
     async with httpx2.AsyncClient(verify=served.context, headers=headers, timeout=60) as client:
         async with serve_api(cluster, keys.certificate) as serving:
             await cluster.create(CONFIG_MAP, {"metadata": {"name": "c", "namespace": "default"}})
             request = client.build_request("GET", f"{serving.url}{CONFIG_MAPS}", params={"watch": "1"})
             stream = await client.send(request, stream=True)
-            reading = asyncio.create_task(read(stream))
+            lines = stream.aiter_lines()
+            async with asyncio.timeout(60):
+                assert json.loads(await anext(lines))["type"] == "ADDED"
         async with asyncio.timeout(60):
-            assert await reading == ["ADDED"]
+            assert [line async for line in lines] == []
         await stream.aclose()
     await cluster.close()
 
