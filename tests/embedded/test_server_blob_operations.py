@@ -183,7 +183,7 @@ async def test_a_copy_stays_within_the_service_and_needs_the_right_to_its_source
     ).status_code == 202
     for url, status in (
         (source, 403),
-        (f"{source}?{link.replace('sp=r', 'sp=rw')}", 401),
+        (f"{source}?{link.replace('sp=r', 'sp=rw')}", 403),
         (f"{BASE}/blobstore/{container.name}/other?{link}", 403),
         ("https://elsewhere.example/blobstore/x/y", 400),
         ("file:///etc/passwd", 400),

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from moorage import clock
 from moorage.clock import Clock
-from moorage.errors import Forbidden, Unauthenticated
+from moorage.errors import Forbidden
 
 _VERSION = "2026-10-06"
 READ = "r"
@@ -45,14 +45,13 @@ class Links:
         """Raise unless the query opens `container/path` for `permission`.
 
         Raises:
-            Unauthenticated: the signature is wrong.
-            Forbidden: it is right, but has ended or is for something else.
+            Forbidden: the signature is wrong, or the link has ended or is for something else; 403, as Azure's storage has it.
         """
         kind, permissions, start, end, within = (query.get(name, "") for name in ("sr", "sp", "st", "se", "pth"))
         expected = self._signature(container, kind, within, permissions, start, end)
         # As bytes: two texts are only compared when both are ASCII.
         if not hmac.compare_digest(expected.encode(), query.get("sig", "").encode()):
-            raise Unauthenticated("Signature did not match, or the link is for another container.", code="AuthenticationFailed")
+            raise Forbidden("Signature did not match, or the link is for another container.", code="AuthenticationFailed")
         if clock.parse_rfc3339(end) <= self._now():
             raise Forbidden("The signed link has ended. Get a new one from the datastore.", code="AuthenticationFailed")
         if start and clock.parse_rfc3339(start) > self._now():
