@@ -56,7 +56,7 @@ class Stack:
             **self.settings,
         }
 
-    def run(self, *words: str, timeout: float = 200, cwd: Path = ROOT) -> Ran:
+    def run(self, *words: str, timeout: float = 300, cwd: Path = ROOT) -> Ran:
         done = subprocess.run(
             [*MOORAGE, *words],
             capture_output=True,
@@ -69,7 +69,7 @@ class Stack:
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 
-    def ok(self, *words: str, timeout: float = 200) -> Ran:
+    def ok(self, *words: str, timeout: float = 300) -> Ran:
         """Run a command that must succeed."""
         ran = self.run(*words, timeout=timeout)
         assert ran.code == 0, f"moorage {' '.join(words)} ended with {ran.code}\n{ran.out}\n{ran.err}\n{self.logs()}"
@@ -82,7 +82,7 @@ class Stack:
         self.started.append(process)
         return process
 
-    def up(self, *words: str, timeout: float = 200) -> Ran:
+    def up(self, *words: str, timeout: float = 300) -> Ran:
         return self.run("up", "--api-port", str(self.ports[0]), "--port", str(self.ports[1]), *words, timeout=timeout)
 
     def kubectl(self, *words: str, timeout: float = 60, stdin: str | None = None) -> Ran:

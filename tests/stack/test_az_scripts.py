@@ -125,7 +125,7 @@ def script(stack: Stack, folder: Path, text: str, **variables: str) -> dict[str,
     if not (stack.home / "bin" / "az").exists():
         stack.ok("az", "install", str(stack.home / "bin"))
     environment = stack.environment | {"PATH": f"{stack.home / 'bin'}:{os.environ['PATH']}", **variables}
-    ran = subprocess.run(["bash", "-c", text], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    ran = subprocess.run(["bash", "-c", text], cwd=folder, env=environment, capture_output=True, text=True, timeout=450, check=False)
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}\n{stack.logs()}"
     return dict(line.split(": ", 1) for line in ran.stdout.splitlines() if ": " in line and not line.startswith(" "))
 

@@ -29,7 +29,7 @@ def stack(tmp_path: Path, loopback_bucket: str) -> Iterator[Stack]:
 
 
 def test_the_main_job_runs_with_its_files_in_a_bucket(stack: Stack, loopback_bucket: str, bucket: Bucket, tmp_path: Path) -> None:
-    streamed = stack.ok("job", "create", "-f", str(EXAMPLE / "train.yml"), "--name", "first", "--stream", timeout=300)
+    streamed = stack.ok("job", "create", "-f", str(EXAMPLE / "train.yml"), "--name", "first", "--stream", timeout=450)
     assert "accuracy on the held-out ones" in streamed.out + streamed.err
     assert stack.job_status("first") == "Completed"
     stack.ok("job", "download", "-n", "first", "--output-name", "model", "--download-path", str(tmp_path / "got"))

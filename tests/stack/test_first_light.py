@@ -14,13 +14,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 def test_the_main_job_trains_serves_and_scores(stack: Stack) -> None:
     job = "digits-first"
-    streamed = stack.ok("job", "create", "-f", str(EXAMPLE / "train.yml"), "--name", job, "--stream", timeout=240)
+    streamed = stack.ok("job", "create", "-f", str(EXAMPLE / "train.yml"), "--name", job, "--stream", timeout=450)
     assert "accuracy on the held-out ones" in streamed.out + streamed.err
     shown = stack.ok("job", "show", "-n", job).json
     assert shown["status"] == "Completed"
     stack.ok("model", "create", "--name", "digits", "--type", "custom_model", "--path", f"azureml://jobs/{job}/outputs/model")
     stack.ok("online-endpoint", "create", "-f", str(EXAMPLE / "endpoint.yml"))
-    stack.ok("online-deployment", "create", "-f", str(EXAMPLE / "deployment.yml"), "--all-traffic", timeout=240)
+    stack.ok("online-deployment", "create", "-f", str(EXAMPLE / "deployment.yml"), "--all-traffic", timeout=450)
     endpoint = stack.ok("online-endpoint", "show", "-n", "digits").json
     assert endpoint["provisioning_state"] == "Succeeded"
     assert re.search(r"/api/v1/endpoint/digits/score$", endpoint["scoring_uri"])

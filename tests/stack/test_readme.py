@@ -38,7 +38,7 @@ def test_a_line_of_the_tour_works_as_written(stack: Stack, line: str) -> None:
         ["bash", "-euc", line],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=450,
         cwd=ROOT,
         env=stack.environment | {"PATH": path},
         stdin=subprocess.DEVNULL,
