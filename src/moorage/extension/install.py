@@ -19,6 +19,8 @@ from moorage.extension.settings import ExtensionSettings, check_name, parse_sett
 from moorage.extension.watching import patiently, until
 from moorage.kube.cluster import Cluster
 from moorage.kube.kinds import (
+    CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
     CONFIG_MAP,
     CRD,
     DEPLOYMENT,
@@ -26,6 +28,9 @@ from moorage.kube.kinds import (
     NODE,
     ONLINE_DEPLOYMENT,
     POD,
+    SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
     TRAINING_JOB,
     kind_of,
 )
@@ -37,6 +42,8 @@ from moorage.specs.manifest import Manifest
 MANAGER = "moorage-extension"
 RECORD = "moorage-extension"
 HEALTH_REPORT = "arcml-healthcheck"
+# Of these kinds the settings decide what there is.
+_CHANGING = (DEPLOYMENT, SERVICE, SECRET, CLUSTER_ROLE_BINDING, CLUSTER_ROLE, SERVICE_ACCOUNT)
 Report = Callable[[str], None]
 
 
@@ -115,7 +122,7 @@ async def show(cluster: Cluster, name: str) -> Installed:
     rows = [(row, _component_state(row, deployments)) for row in components(settings)]
     state, message = data["state"], data.get("message", "")
     live = [_deployment_ready(each) for each in deployments.values()]
-    if state == "Creating" and live and all(live):
+    if state == "Creating" and all(state == "Ready" for row, state in rows if row.carried_by):
         state = "Succeeded"
     elif state == "Succeeded" and not all(live):
         found = unhealthy((await cluster.list(POD, NAMESPACE, labels=_selector())).items)
@@ -154,7 +161,9 @@ async def delete(
         if keep_types and manifest["metadata"]["name"] == f"{INSTANCE_TYPE.plural}.{INSTANCE_TYPE.group}":
             continue
         await _delete(cluster, manifest)
-    report(f"{len(doomed)} objects removed" + ("; instance types stay" if keep_types else ""))
+    # Of other settings, when a change of them was cut off.
+    stale = await _remove_leftovers(cluster, name, ())
+    report(f"{len(doomed) + stale} objects removed" + ("; instance types stay" if keep_types else ""))
     await _delete(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     if wait is not None:
         await _wait_gone(cluster, wait)
@@ -211,12 +220,10 @@ async def _remove_leftovers(cluster: Cluster, name: str, wanted: Sequence[Manife
     """What an earlier install with other settings left: the router when inference was switched off."""
     keep = {(each["kind"], each["metadata"]["name"]) for each in wanted}
     removed = 0
-    for kind in {kind_of(each["apiVersion"], each["kind"]) for each in wanted if each["metadata"].get("namespace")} | {
-        kind_of("v1", "Service"),
-    }:
-        for live in (await cluster.list(kind, NAMESPACE, labels=f"moorage.dev/extension={name}")).items:
+    for kind in _CHANGING:
+        for live in (await cluster.list(kind, NAMESPACE if kind.namespaced else None, labels=f"moorage.dev/extension={name}")).items:
             if (kind.kind, live["metadata"]["name"]) not in keep:
-                await cluster.delete(kind, live["metadata"]["name"], NAMESPACE)
+                await _delete(cluster, {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": live["metadata"]})
                 removed += 1
     return removed
 
