@@ -83,7 +83,7 @@ async def test_an_installation_that_was_cut_off_before_its_last_component_is_not
     async with a_cluster() as cluster:
 
         def before(request: Request) -> None:
-            if (request.kind, request.name) == (DEPLOYMENT, ROUTER):
+            if (request.verb, request.kind, request.name) == ("apply", DEPLOYMENT, ROUTER):
                 raise Killed
 
         cluster.before = before
