@@ -81,9 +81,9 @@ def test_a_copy_is_made_once_and_what_a_kill_left_is_made_anew(tmp_path: Path, o
         while not list(root.glob(".interpreters/*.part")) and first.poll() is None:
             pass
         first.send_signal(signal.SIGKILL)
-    made = list(root.glob(".interpreters/*/.moorage-ready"))
-    assert not made or first.returncode == 0
     python = standalone(own, root)
+    # Whole, whoever has made it: the first may have come to its end before the signal did.
+    subprocess.run([python, "-c", IMPORTS], check=True)
     changed = python.stat().st_ctime_ns
     assert standalone(own, root) == python
     assert python.stat().st_ctime_ns == changed
