@@ -325,7 +325,7 @@ async def test_blocks_live_as_long_as_the_last_of_their_blob_and_what_is_claimed
 async def test_a_commit_wakes_who_waits(store: Store) -> None:
     await store.write(lambda tx: tx.clusters.put("c1", "/subscriptions/s/C", {}))
     with store.changes.subscribe("desired/c1") as bell:
-        waiting = asyncio.create_task(bell.wait(timedelta(seconds=10)))
+        waiting = asyncio.create_task(bell.wait(timedelta(seconds=60)))
         await store.write(lambda tx: tx.desired.apply("c1", POD, {}, OWNER))
         assert await waiting
 
@@ -352,7 +352,7 @@ async def test_a_commit_of_another_process_wakes_too(postgres_url: str) -> None:
     try:
         with here.changes.subscribe("clusters") as bell:
             await there.write(lambda tx: tx.clusters.put("c1", "/subscriptions/s/C", {}))
-            assert await bell.wait(timedelta(seconds=10))
+            assert await bell.wait(timedelta(seconds=60))
     finally:
         await here.close()
         await there.close()
