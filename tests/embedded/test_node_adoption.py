@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import sys
@@ -15,6 +17,7 @@ from moorage.embedded.local import LocalCluster, open_cluster
 from moorage.embedded.node.attempt import Attempt, read_pairs
 from moorage.embedded.node.pod import Record
 from moorage.embedded.node.run import Nodes
+from moorage.embedded.node.shim import tree
 from moorage.embedded.tokens import open_issuer
 from moorage.kube.cluster import LogOptions
 from moorage.kube.kinds import CONFIG_MAP, POD, SERVICE_ACCOUNT
@@ -245,11 +248,16 @@ async def test_a_pod_deleted_while_no_agent_ran_is_ended_and_forgotten(tmp_path:
 
 async def test_a_killed_shim_takes_its_container_along_and_the_container_is_restarted(tmp_path: Path) -> None:
     state, folder = tmp_path / "state.db", tmp_path / "nodes"
-    await prepare(state, pod("echo up; exec sleep 300", policy="Always"))
+    await prepare(state, pod("echo up; setsid sleep 300 & wait", policy="Always"))
     async with cluster_at(state) as cluster, nodes_of(cluster, folder):
         await until(cluster, in_phase("Running"))
-        pairs = read_pairs(next(folder.glob("n1/pods/*/containers/main/0/started")))
+        attempt = await started_folder(folder)
+        pairs = read_pairs(attempt / "started")
         assert pairs is not None
+        async with asyncio.timeout(60):
+            while not (descendants := tree(int(pairs["pid"]))):
+                await asyncio.sleep(0.01)
+        limited = json.loads((attempt / "launch.json").read_text())["cgroups"]
         os.kill(int(Path(f"/proc/{pairs['pid']}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
         item = await until(
             cluster, lambda found: found is not None and found["status"].get("containerStatuses", [{}])[0].get("restartCount") == 1
@@ -258,11 +266,16 @@ async def test_a_killed_shim_takes_its_container_along_and_the_container_is_rest
         assert item["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
         # Killed along with its shim, but the system takes its mounts apart before it is gone, which nobody waits for.
         async with asyncio.timeout(60):
-            while lives(pairs):
+            while lives(pairs) or (limited and any(lives({"pid": str(pid)}) for pid in descendants)):
                 await asyncio.sleep(0.01)
         await cluster.delete(POD, "a", "default")
         await until(cluster, lambda found: found is None)
         await emptied(folder)
+        if not limited:
+            # Without a cgroup nobody knows whose it is.
+            for pid in descendants:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 async def test_stopping_the_cluster_stops_containers_which_start_again_with_it(tmp_path: Path) -> None:

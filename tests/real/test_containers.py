@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from moorage.extension.manifests import COMPONENT_IMAGE, NAMESPACE
+from tests.fixtures.checkpoints import CHECKPOINTS
 from tests.real.conftest import GIVEN, MINOR
 from tests.real.control_plane.binaries import NoBinaries, find, minors
 from tests.real.control_plane.plane import Plane, default_folder
@@ -338,6 +339,33 @@ def test_when_a_node_is_drained_all_instances_begin_anew_elsewhere(workspace: Wo
         kubectl("uncordon", node)
 
 
+def test_a_command_that_says_nothing_about_sigterm_ends_long_before_its_grace(
+    workspace: Workspace, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    """As process 1 it would not hear the signal, and be killed when the hour is over."""
+    submit(workspace, tmp_path, "deaf", "echo armed; sleep 36000; echo after")
+    pod = armed(workspace, kubectl, "deaf")
+    kubectl("delete", "pod", "-n", TRAINING, pod, "--grace-period=3600", "--wait=false")
+    workspace.until(lambda: status(workspace, "deaf") == "Failed", "the job fails", SECONDS)
+    streamed = workspace.run("job", "stream", "-n", "deaf")
+    assert "exit code 143" in streamed.err, streamed
+    assert "after" not in streamed.out
+
+
+def test_a_cancelled_program_finishes_its_checkpoint_and_that_is_stored(workspace: Workspace, kubectl: Kubectl, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "main.py").write_text(CHECKPOINTS)
+    # A shell is between process 1 and the program, and somebody reads what it says.
+    command = "python3 -u main.py ${{outputs.kept}} 0 2>&1 | tee said; echo after"
+    kept = {"kept": {"type": "uri_folder"}}
+    submit(workspace, tmp_path, "kept", command, environment={"image": SKLEARN}, code="code", outputs=kept)
+    armed(workspace, kubectl, "kept")
+    workspace.ok("job", "cancel", "--name", "kept")
+    workspace.until(lambda: status(workspace, "kept") == "Canceled", "the job is cancelled", 600)
+    workspace.ok("job", "download", "--name", "kept", "--download-path", str(tmp_path / "down"), "--all")
+    assert [each.read_text() for each in (tmp_path / "down").rglob("checkpoint")] == ["whole"]
+
+
 def test_a_job_that_takes_too_much_memory_says_so(workspace: Workspace, kubectl: Kubectl, tmp_path: Path) -> None:
     size = {"cpu": "1", "memory": "128Mi"}
     spec = {"resources": {"requests": size, "limits": size}}
@@ -388,6 +416,15 @@ def test_a_job_whose_node_is_lost_runs_again_once_the_node_is_given_up(
 def ready(kubectl: Kubectl, node: Node) -> bool:
     conditions = kubectl.get("node", node.name)["status"]["conditions"]
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def armed(workspace: Workspace, kubectl: Kubectl, job: str) -> str:
+    """The job's pod, once its command has said that it is ready for signals."""
+    workspace.until(lambda: status(workspace, job) == "Running", "the job runs", SECONDS)
+    (pod,) = pods_of(kubectl, job)
+    name = str(pod["metadata"]["name"])
+    until(lambda: "armed" in kubectl("logs", "-n", TRAINING, name, "-c", "main"), lambda: f"{name} says that it is armed")
+    return name
 
 
 def pods_of(kubectl: Kubectl, job: str) -> list[dict[str, Any]]:

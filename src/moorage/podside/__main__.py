@@ -43,12 +43,14 @@ def _run(options: Namespace, plan: Manifest) -> None:
             signal.signal(signal.SIGTERM, lambda *_: os._exit(_KILLED))
             from moorage.podside.access import Access
             from moorage.podside.fetch import fetch
-            from moorage.podside.install import install_scoring
+            from moorage.podside.install import install_scoring, install_start
 
             # The code runs as whoever its image says, and may change what it was given.
             os.umask(0)
             if options.install_scoring:
                 install_scoring(options.install_scoring)
+            if options.start:
+                install_start(Path(mounted(str(options.start), os.environ)))
             fetch(plan, Access(options.access), patience=timedelta(seconds=options.patience))
         case "environment":
             from moorage.podside.programs import end_at_sigterm
@@ -85,6 +87,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="download code, inputs and models")
     fetch.add_argument("--install-scoring", type=Path, metavar="DIR", help="put the scoring server there")
+    fetch.add_argument("--start", type=Path, metavar="DIR", help="put there what runs a job's command")
     fetch.add_argument("--patience", type=float, default=600, metavar="SECONDS", help="how long to wait for the workspace")
     environment = commands.add_parser("environment", help="prepare the Python environment")
     environment.add_argument("--root", type=Path, required=True)

@@ -1,5 +1,5 @@
 """Puts what runs in the user's container into a folder that the user's interpreter can run from: the scoring server with the pure Python packages it
-borrows, and what starts MPI jobs."""
+borrows, and what starts jobs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ BORROWED = ("uvicorn", "h11", "click")
 
 # The shell that mpirun calls: a program by itself.
 _SHELL = "rsh"
+_SINGLE = "single.sh"
 
 
 def install_mpi(folder: Path) -> None:
@@ -22,6 +23,12 @@ def install_mpi(folder: Path) -> None:
     _copy(Path(__file__).parent / "mpi", folder / "moorage_mpi")
     # A wheel need not keep what may be executed.
     (folder / "moorage_mpi" / _SHELL).chmod(0o755)
+
+
+def install_start(folder: Path) -> None:
+    """Copy what runs the command of a job of one process into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(__file__).with_name(_SINGLE), folder / _SINGLE)
 
 
 def install_scoring(folder: Path) -> None:

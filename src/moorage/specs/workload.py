@@ -151,11 +151,13 @@ def environment_container(environment: Manifest, instance: InstanceType) -> list
     return [component(ENVIRONMENT_CONTAINER, command, mounts, {"cpu": ("100m", "2"), "memory": (_ENVIRONMENT_MEMORY, memory)})]
 
 
-def fetch_container(mounts: Sequence[Manifest], *, install_scoring: bool = False) -> Manifest:
-    """Init container `fetch`; `mounts` are the volumes it fills."""
+def fetch_container(mounts: Sequence[Manifest], *, install_scoring: bool = False, start: str = "") -> Manifest:
+    """Init container `fetch`; `mounts` are the volumes it fills, `start` the folder for what runs a job's command."""
     command = ["python", "-m", "moorage.podside", "fetch", "--plan", PLAN_FILE, "--access", ACCESS_FOLDER]
     if install_scoring:
         command += ["--install-scoring", SCORING_FOLDER]
+    if start:
+        command += ["--start", start]
     return component(FETCH_CONTAINER, command, [*access_mounts(), *mounts], {"cpu": ("50m", "1"), "memory": ("256Mi", "256Mi")})
 
 

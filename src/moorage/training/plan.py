@@ -14,6 +14,8 @@ WORK_FOLDER = "/mnt/azureml"
 CODE_FOLDER = f"{WORK_FOLDER}/code"
 # Takes what the command installs with pip, above the prepared environment, which is shared and read-only.
 INSTALLS_FOLDER = f"{WORK_FOLDER}/.python"
+# What runs the command of a job of one process.
+START_FOLDER = f"{WORK_FOLDER}/.start"
 # What processes of a job of several need to find each other, and the output of those beyond a pod's first.
 PEERS_FOLDER = f"{WORK_FOLDER}/.peers"
 USER_LOGS_FOLDER = f"{WORK_FOLDER}/user_logs"

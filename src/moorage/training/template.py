@@ -11,10 +11,10 @@ from moorage.specs.distribution import Layout
 from moorage.specs.manifest import Manifest
 from moorage.specs.quantities import parse_quantity
 from moorage.training.claims import Claims
-from moorage.training.plan import CODE_FOLDER, INSTALLS_FOLDER, WORK_FOLDER, input_values, output_values
+from moorage.training.plan import CODE_FOLDER, INSTALLS_FOLDER, START_FOLDER, WORK_FOLDER, input_values, output_values
 
 UPLOAD_CONTAINER = "upload"
-# Given after the command has ended to store what is left, and to a cancelled command that ignores SIGTERM: long enough for
+# Given after the command has ended to store what is left, and to a cancelled command that does not end at SIGTERM: long enough for
 # gigabytes and a restart of the workspace service, short enough to wait for.
 _GRACE_SECONDS = 120
 _GRACE_RESERVE = 10
@@ -63,6 +63,7 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
     resources = spec.get("resources") or {}
     instance = instance_type.choose(resources.get("instanceType"), types)
     text = command.resolve(spec["command"], input_values(spec), output_values(spec))
+    text = workload.with_environment(environment, text, installs=INSTALLS_FOLDER)
     work = work_mounts()
     claim_volumes = [{"name": f"claim-{index}", "persistentVolumeClaim": {"claimName": claim}} for index, (claim, _) in _numbered(claims)]
     claim_mounts = [{"name": f"claim-{index}", "mountPath": path} for index, (_, path) in _numbered(claims)]
@@ -70,7 +71,7 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
     main = {
         "name": workload.MAIN_CONTAINER,
         "image": environment.get("image") or workload.DEFAULT_IMAGE,
-        "command": ["/bin/sh", "-c", command.literal(workload.with_environment(environment, text, installs=INSTALLS_FOLDER))],
+        "command": ["/bin/sh", f"{START_FOLDER}/single.sh", command.literal(text)],
         "workingDir": CODE_FOLDER,
         "env": workload.variables({**security.variables(restricted, WORK_FOLDER), **_variables(spec)}),
         "resources": instance.resources(),
@@ -88,7 +89,7 @@ def pod_template(name: str, spec: Manifest, types: list[Manifest], claims: Claim
         "tolerations": workload.tolerations(spec, instance),
         "initContainers": [
             *workload.environment_container(environment, instance),
-            workload.fetch_container(work),
+            workload.fetch_container(work, start=START_FOLDER),
             _upload_container(work, restricted),
         ],
         "containers": [main],

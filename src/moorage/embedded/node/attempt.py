@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from moorage.clock import now, parse_rfc3339
-from moorage.embedded.node import shim
+from moorage.embedded.node import cgroups, shim
 from moorage.embedded.node.records import Exit
 from moorage.errors import Unavailable
 from moorage.specs.manifest import Manifest
@@ -211,7 +211,7 @@ class Attempt:
         )
 
     def _end_orphan(self) -> None:
-        """End a process whose shim is gone, if the pid is still the same process and not its successor."""
+        """End a process whose shim is gone, if the pid is still the same process and not its successor, and what else is in its cgroup."""
         pairs = read_pairs(self.folder / "started")
         fields = shim.stat_fields(pairs["pid"]) if pairs else None
         if pairs and fields and str(fields[1]) == pairs["ticks"]:
@@ -219,6 +219,8 @@ class Attempt:
                 os.killpg(int(pairs["pid"]), signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        # The kernel takes the container's first process along with its shim, and nothing that this had started.
+        cgroups.kill(self.folder)
 
     def _shim_error(self) -> str:
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -78,12 +80,8 @@ def remove(attempt: Path) -> None:
 
     One that still holds a process stays.
     """
-    try:
-        launch = json.loads((attempt / "launch.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return
-    for procs in launch["cgroups"]:
-        folder = Path(procs).parent
+    for procs in _files(attempt):
+        folder = procs.parent
         try:
             folder.rmdir()
             if folder.parent.name == _FOLDER:
@@ -91,6 +89,28 @@ def remove(attempt: Path) -> None:
                 folder.parent.rmdir()
         except OSError as error:
             log.debug("cgroup %s stays: %s", procs, error)
+
+
+def kill(attempt: Path) -> None:
+    """Kill whatever is still in the cgroups of an attempt."""
+    for procs in _files(attempt):
+        try:
+            left = [int(pid) for pid in procs.read_text().split()]
+        except OSError as error:
+            log.debug("cgroup %s cannot be read: %s", procs, error)
+            continue
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _files(attempt: Path) -> list[Path]:
+    """Where the processes of an attempt's cgroups are listed; none where it was not launched."""
+    try:
+        launch = json.loads((attempt / "launch.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return []
+    return [Path(procs) for procs in launch.get("cgroups") or ()]
 
 
 def _quota(cores: float) -> int:
