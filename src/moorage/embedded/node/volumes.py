@@ -226,11 +226,20 @@ def publish_files(folder: Path, files: Mapping[str, File]) -> bool:
 
     Returns whether anything changed.
     """
-    version = "..", digest(*(f"{name}\0{file.mode}\0{file.content.hex()}" for name, file in sorted(files.items())), length=16)
-    target = "".join(version)
+    target = ".." + digest(*(f"{name}\0{file.mode}\0{file.content.hex()}" for name, file in sorted(files.items())), length=16)
     link = folder / _DATA
-    if link.is_symlink() and os.readlink(link) == target:
-        return False
+    changed = not link.is_symlink() or os.readlink(link) != target
+    if changed:
+        _publish(folder, files, target)
+    # Also of what an agent has published that was killed before it came to this.
+    _link_names(folder, {name.split("/")[0] for name in files})
+    for child in folder.iterdir():
+        if child.name.startswith("..") and child.name not in (target, _DATA):
+            shutil.rmtree(child)
+    return changed
+
+
+def _publish(folder: Path, files: Mapping[str, File], target: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / target
     if fresh.exists():
@@ -245,12 +254,7 @@ def publish_files(folder: Path, files: Mapping[str, File]) -> bool:
     swap = folder / "..data_tmp"
     swap.unlink(missing_ok=True)
     swap.symlink_to(target)
-    swap.rename(link)
-    _link_names(folder, {name.split("/")[0] for name in files})
-    for child in folder.iterdir():
-        if child.name.startswith("..") and child.name not in (target, _DATA):
-            shutil.rmtree(child)
-    return True
+    swap.rename(folder / _DATA)
 
 
 def _link_names(folder: Path, names: Iterable[str]) -> None:
