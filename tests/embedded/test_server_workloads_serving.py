@@ -62,6 +62,18 @@ async def test_an_endpoint_serves_once_its_cluster_says_so(service: Service) -> 
         assert (await service.call("GET", "onlineEndpoints"))["value"][0]["name"] == "digits"
 
 
+async def test_an_endpoint_is_not_done_before_anybody_in_its_cluster_has_seen_it(service: Service) -> None:
+    """A router that has not read it yet answers 404, or 401 to the new key."""
+    agent = await service.attached()
+    async with agent.connected():
+        created = await service.operation("PUT", "onlineEndpoints/digits", endpoint_body())
+        seen = agent.status(await agent.has("digits"), {})
+        await agent.report({**seen, "status": {}})
+        assert (await service.call("GET", "onlineEndpoints/digits"))["properties"]["provisioningState"] == "Creating"
+        await agent.report(seen)
+        assert (await service.ended(created))["status"] == "Succeeded"
+
+
 async def test_keys_reach_the_cluster_as_digests_and_change_when_made_anew(service: Service) -> None:
     agent = await service.attached()
     async with agent.connected():

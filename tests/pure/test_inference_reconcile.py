@@ -319,3 +319,28 @@ def test_an_endpoint_is_ready_when_a_request_would_find_a_replica(traffic: Manif
     condition = plan.status["conditions"][0]
     assert (condition["status"], condition["reason"]) == (status, reason)
     assert plan.status["deployments"] == sorted(ready)
+
+
+def test_an_endpoint_is_as_wanted_once_the_router_serves_it_or_has_been_silent_for_long() -> None:
+    spec = {"workspace": "default", "resourceGroup": "rg", "compute": "local", "endpoint": "digits", "authMode": "Key"}
+    parent: Manifest = {"metadata": {"name": "e", "namespace": "team", "generation": 1}, "spec": spec}
+
+    def settled(generation: int, *, after: timedelta = timedelta(0), routed: int | None = None) -> tuple[int, str, timedelta | None]:
+        parent["metadata"]["generation"] = generation
+        if routed is not None:
+            parent["status"]["routedGeneration"] = routed
+        plan = endpoint.reconcile(Observed(parent, {}, NOW + after, {"OnlineDeployment": []}))
+        assert plan.status is not None
+        parent["status"] = json.loads(json.dumps(plan.status))
+        assert plan.status == endpoint.reconcile(Observed(parent, {}, NOW + after, {"OnlineDeployment": []})).status
+        assert parent["status"].get("routedGeneration") == (routed or parent["status"].get("routedGeneration"))
+        return plan.status["observedGeneration"], plan.status["conditions"][1]["status"], plan.requeue_after
+
+    second = timedelta(seconds=1)
+    assert settled(1) == (0, "False", endpoint.ROUTED_WITHIN)
+    assert settled(1, after=second) == (0, "False", endpoint.ROUTED_WITHIN - second)
+    assert settled(1, after=second, routed=1) == (1, "True", None)
+    assert settled(2, after=2 * second) == (1, "False", endpoint.ROUTED_WITHIN)
+    assert settled(2, after=2 * second, routed=2) == (2, "True", None)
+    assert settled(3, after=3 * second) == (2, "False", endpoint.ROUTED_WITHIN)
+    assert settled(3, after=3 * second + endpoint.ROUTED_WITHIN) == (3, "False", None)

@@ -239,11 +239,12 @@ def _agent_role(settings: ExtensionSettings) -> Manifest:
 
 
 def _router_role() -> Manifest:
-    """The router only reads, and no Secret: endpoints hold digests of keys."""
+    """The router reads, and no Secret: endpoints hold digests of keys. Which generation of them it serves it says in their status."""
     return _cluster_role(
         ROUTER,
         [
             {"apiGroups": ["moorage.dev"], "resources": ["onlineendpoints", "onlinedeployments"], "verbs": _WATCH},
+            {"apiGroups": ["moorage.dev"], "resources": ["onlineendpoints/status"], "verbs": ["patch"]},
             {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": _WATCH},
         ],
     )

@@ -1,10 +1,18 @@
-"""OnlineEndpoint -> status only: which deployments it has, and whether a request would find one. The router reads the rest itself."""
+"""OnlineEndpoint -> status only: which deployments it has, and whether a request would find one. The router reads the rest itself.
+
+`observedGeneration` says that router and operator both have seen a generation: whoever waits for it meets the traffic and the keys he asked for.
+"""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from moorage.kube.reconcile import Observed, Plan
-from moorage.specs.condition import Condition, merge
+from moorage.specs.condition import Condition, find, merge, moment
 from moorage.specs.manifest import Manifest
+
+# A router that is away for longer holds nobody up: its endpoint is as wanted, and in force once the router is back.
+ROUTED_WITHIN = timedelta(seconds=30)
 
 
 def reconcile(seen: Observed) -> Plan:
@@ -16,13 +24,27 @@ def reconcile(seen: Observed) -> Plan:
     deployments = {found["spec"]["deployment"]: found for found in seen.related.get("OnlineDeployment", ()) if belongs(seen.parent, found)}
     condition = _ready(spec.get("traffic") or {}, deployments)
     generation = metadata.get("generation", 1)
+    routed = int(earlier.get("routedGeneration") or 0)
+    conditions = merge(earlier.get("conditions") or (), [condition, _routed(routed >= generation)], now=seen.now, generation=generation)
+    since = moment((find(conditions, "Routed") or {})["lastTransitionTime"])
+    left = timedelta(0) if routed >= generation else since + ROUTED_WITHIN - seen.now
+    waiting = left > timedelta(0)
     status: Manifest = {
-        "observedGeneration": generation,
+        "observedGeneration": int(earlier.get("observedGeneration") or 0) if waiting else generation,
         "deployments": sorted(deployments),
         "message": condition.message,
-        "conditions": merge(earlier.get("conditions") or (), [condition], now=seen.now, generation=generation),
+        "conditions": conditions,
     }
-    return Plan(status=status)
+    if routed:
+        # The router's own; what a plan leaves out is removed.
+        status["routedGeneration"] = routed
+    return Plan(status=status, requeue_after=left if waiting else None)
+
+
+def _routed(done: bool) -> Condition:
+    if done:
+        return Condition("Routed", "True", "InForce", "The router serves it as it is wanted.")
+    return Condition("Routed", "False", "Pending", "The router has not taken it in yet.")
 
 
 def belongs(endpoint: Manifest, deployment: Manifest) -> bool:

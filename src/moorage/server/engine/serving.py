@@ -22,7 +22,7 @@ _OLDER = (
 
 
 def settle_endpoint(tx: Transaction, object: DesiredObject) -> None:
-    """An endpoint is provisioned once its cluster has it: the router reads it there at once."""
+    """An endpoint is provisioned once its operator has seen it, who waits for the router (`inference.endpoint`)."""
     endpoint = tx.resources.find(object.owner.key)
     if endpoint is None:
         return
@@ -30,7 +30,8 @@ def settle_endpoint(tx: Transaction, object: DesiredObject) -> None:
         finish_deletion(tx, endpoint)
         return
     report = tx.reports.status(object.cluster, object.name)
-    if report is not None and is_news(report, endpoint.state.get("sent") or {}):
+    # A status without the generation that was seen is from before anybody has seen the endpoint.
+    if report is not None and "observedGeneration" in report.status and is_news(report, endpoint.state.get("sent") or {}):
         conclude(tx, endpoint, ProvisioningState.SUCCEEDED)
     elif report is None and (refusal := _refusal(tx, object)):
         conclude(tx, endpoint, ProvisioningState.FAILED, MoorageError(refusal, code=NOT_APPLIED))
