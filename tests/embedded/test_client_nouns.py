@@ -96,6 +96,16 @@ def test_a_job_is_checked_submitted_written_down_and_renamed(agent: Agent, moora
     assert good(moorage("job", "list", "-p", "named")) == []
 
 
+def test_a_job_that_is_there_already_is_not_said_to_be_submitted(agent: Agent, moorage: Run, tmp_path: Path) -> None:
+    create = ("job", "create", "-f", document(tmp_path, JOB), "-n", "once")
+    assert "job once is submitted" in moorage(*create)[2]
+    code, out, err = moorage(*create)
+    assert code == 0 and json.loads(out)["name"] == "once"
+    assert "job once is there already, and is not run again: another --name runs it anew" in err and "is submitted" not in err
+    code, _, err = moorage("model", "show", "-n", "absent", "--label", "latest")
+    assert code == 3 and "there is no model named 'absent'. See what there is: moorage model list." in err
+
+
 def test_the_services_of_a_job_are_shown_with_what_became_of_them(agent: Agent, moorage: Run, tmp_path: Path) -> None:
     path = document(tmp_path, JOB + "services: {notebook: {type: jupyter_lab}}\n")
     good(moorage("job", "create", "-f", path, "-n", "served"))

@@ -11,6 +11,7 @@ import pytest
 
 from moorage.cli.registry import as_typed
 from moorage.client import ignore, profile
+from moorage.client.assets import Upload
 from moorage.client.blobs import inside
 from moorage.client.snapshot import Limits, megabytes, take
 from moorage.errors import Invalid
@@ -100,6 +101,20 @@ def test_the_hash_is_the_one_that_the_sdk_makes_of_the_same_folder(tmp_path: Pat
     # What azure-ai-ml 1.35.2 sends as `hash` with hashVersion 202208.
     assert take(tmp_path).hash() == "a7244d02bdd2083ad7a8985c22cac7360a02f08ceb1cd66140cf74de6aff48df"
     assert take(tmp_path / "train.py").hash() == "7e6aee81e75d7941c8a3ec46da6b49c0905194136af456e2271f263c3bbefefe"
+
+
+def test_what_is_read_for_the_hash_is_counted_and_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * (3 << 20))
+    (tmp_path / "b").write_bytes(b"y")
+    snapshot, pieces = take(tmp_path), []
+    snapshot.hash(pieces.append)
+    assert sum(pieces) == snapshot.size and len(pieces) == 4
+    shown: list[tuple[str, int, int]] = []
+    snapshot.hash(Upload(lambda *line: shown.append(line)).reader("d", snapshot.size))
+    assert shown == [("d is being read", piece << 20, snapshot.size) for piece in (1, 2, 3)], "its end is no news"
+    (tmp_path / "b").unlink()
+    with pytest.raises(Invalid, match=r"b cannot be read: No such file or directory. Make it readable, or leave it out in .amlignore."):
+        snapshot.hash()
 
 
 def test_the_hash_follows_names_and_contents_and_not_times(tmp_path: Path) -> None:

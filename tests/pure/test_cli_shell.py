@@ -238,6 +238,36 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "moorage.cli.main", "config", "show"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "MOORAGE_HOME": str(tmp_path)},
+        )
+    told = (
+        "error: what the command prints, or keeps, cannot be written: No space left on device. Free some room, or write to another disk.\n"
+    )
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+def test_a_profile_that_cannot_be_written_is_named(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("MOORAGE_HOME", str(tmp_path / "file" / "home"))
+    code, out, err = moorage(capfd, "config", "set", "workspace=w")
+    assert (code, out) == (2, "") and "config.toml cannot be " in err and "Not a directory" in err
+    monkeypatch.setenv("MOORAGE_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "config.toml").mkdir(parents=True)
+    code, _, err = moorage(capfd, "config", "set", "workspace=w")
+    assert code == 2 and "config.toml cannot be read: Is a directory." in err
+
+
 def test_the_help_imports_neither_http_nor_yaml() -> None:
     script = "import sys; from moorage.cli.main import main; main(['--help']); print(sorted(m for m in ('httpx2', 'yaml', 'pydantic', 'rich', 'ssl', 'asyncio', 'jmespath') if m in sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

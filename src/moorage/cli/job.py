@@ -68,9 +68,13 @@ def create(session: Session, file: str, changes: tuple[str, ...], follow_it: boo
     document = session.document(Kind.JOB, file, (*changes, *tag_changes(given["tags"])), name=given["name"])
     if save_as and not Path(save_as).absolute().parent.is_dir():
         raise Invalid(f"{save_as} cannot be written: its folder does not exist.", code="FileNotFound", target="--save-as")
+    name = document.values.get("name")
+    known = name is not None and session.client.find(session.client.path("jobs", str(name))) is not None
+    session.on_interrupt("`moorage job list` shows whether the job was submitted.")
     job = submit(session.client, document, upload=session.upload())
+    session.on_interrupt("")
     made = str(job.get("name"))
-    session.say(f"job {made} is submitted")
+    session.say(f"job {made} is there already, and is not run again: another --name runs it anew" if known else f"job {made} is submitted")
     if save_as:
         _save(session, entities.job(job), Path(save_as))
     session.no_page(web, f"moorage job stream -n {made}")

@@ -149,7 +149,10 @@ def _token(from_stdin: bool, file: str | None) -> str:
     if from_stdin and file:
         raise Invalid("give --token-stdin or --token-file, not both.", target="--token-file")
     if file:
-        token = Path(_file(file, "--token-file")).read_text(encoding="utf-8", errors="replace")
+        try:
+            token = Path(_file(file, "--token-file")).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise Invalid(f"--token-file: {file} cannot be read: {error.strerror}.", target="--token-file") from error
     elif from_stdin:
         token = sys.stdin.read()
     elif sys.stdin.isatty():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -134,6 +135,8 @@ def run(program: click.Command, name: str, words: Sequence[str], *, plain_errors
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
         return Exit.OK
     except Exception as error:  # noqa: BLE001 - the last line of defence: a message in place of a traceback
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _no_room(error, words, as_json)
         # A service has nobody who could run it again: its log is all there will be.
         shown = "--debug" in words or words[:1] == ["run"]
         if shown:
@@ -145,6 +148,18 @@ def run(program: click.Command, name: str, words: Sequence[str], *, plain_errors
         return Exit.FAILED
     # What `context.exit(code)` ended with; a command's own result has been printed by then.
     return result if isinstance(result, int) else Exit.OK
+
+
+def _no_room(error: OSError, words: Sequence[str], as_json: bool) -> int:
+    what = error.filename or "what the command prints, or keeps,"
+    if error.filename is None:
+        # Else Python tries once more at its end, and says so.
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    return _failed(
+        MoorageError(f"{what} cannot be written: {error.strerror}. Free some room, or write to another disk.", code="CannotWrite"),
+        words,
+        as_json,
+    )
 
 
 def _interrupted() -> int:

@@ -48,7 +48,9 @@ def create(session: Session, kind: Kind, file: str | None, changes: tuple[str, .
     given = {name: value for name, value in options.items() if value is not None}
     if file is None and not given and not changes:
         raise Invalid(f"give --file with the YAML document of the {kind.value}, or its fields as options.", target="--file")
-    return entities.asset(register(session.client, session.document(kind, file, changes, **given), upload=session.upload()))
+    document = session.document(kind, file, changes, **given)
+    session.on_interrupt(f"`moorage {kind.value} list -n {document.values.get('name', 'NAME')}` shows whether it is registered.")
+    return entities.asset(register(session.client, document, upload=session.upload()))
 
 
 def as_typed(path: str) -> str:

@@ -52,6 +52,18 @@ class Upload:
 
         return add
 
+    def reader(self, what: str, size: int) -> Callable[[int], None]:
+        """As `counter`, of what is read here before anything is sent; that it is done is no news."""
+        read = 0
+
+        def add(amount: int) -> None:
+            nonlocal read
+            read += amount
+            if read < size:
+                self.show(f"{what} is being read", read, size)
+
+        return add
+
 
 class Assets:
     """Finds and uploads what one document names.
@@ -297,7 +309,7 @@ class Assets:
 
     def code(self, snapshot: Snapshot) -> str:
         """A code asset with these files: the one that is there already, or a new one."""
-        digest = snapshot.hash()
+        digest = snapshot.hash(self.upload.reader(snapshot.root.resolve().name, snapshot.size))
         fresh = str(uuid.uuid4())
         versions = self.client.path("codes", fresh, "versions")
         for known in self.client.list(versions, {"hash": digest, "hashVersion": HASH_VERSION}):
@@ -322,7 +334,7 @@ class Assets:
         """Upload into a datastore, or the default one, unless it is there; answers its `azureml://datastores/...` URI."""
         store = _store(place)
         name = snapshot.root.resolve().name
-        top = f"LocalUpload/{snapshot.hash()}"
+        top = f"LocalUpload/{snapshot.hash(self.upload.reader(name, snapshot.size))}"
         folder = snapshot.root.is_dir()
         prefix = f"{top}/{name}" if folder else top
         indicator = f"{prefix}/{snapshot.files[0].name}"
@@ -405,7 +417,7 @@ def latest(client: Client, role: Role, name: str) -> Manifest:
     """The newest version of an asset; NotFound when there is none."""
     for found in client.list(client.path(role.value, name, "versions"), _LATEST):
         return found
-    raise NotFound(f"there is no {_noun(role)} named '{name}'.", target=name)
+    raise NotFound(f"there is no {_noun(role)} named '{name}'. {_look(role)}", target=name)
 
 
 def next_version(client: Client, role: Role, name: str) -> str:

@@ -91,11 +91,18 @@ def save(changes: Mapping[str, str], environ: Mapping[str, str] | None = None) -
         if name not in NAMES:
             raise Invalid(f"'{name}' is no setting; there are {', '.join(NAMES)}.", target=name)
     home = state_folder(environ)
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = home / "config.toml"
     settings = {**_read(file), **changes}
     text = "".join(f"{name} = {_quote(settings[name])}\n" for name in NAMES if settings.get(name))
-    write_private(file, text)
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(file, text)
+    except OSError as error:
+        raise Invalid(
+            f"{file} cannot be written: {error.strerror}. Set MOORAGE_HOME to a folder you may write, on a disk with room.",
+            code="CannotWrite",
+            target=str(file),
+        ) from error
     return file
 
 
@@ -104,8 +111,12 @@ def _read(file: Path) -> dict[str, str]:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{file} cannot be read: {error}.", code="BadProfile", target=str(file)) from error
+    except OSError as error:
+        raise Invalid(f"{file} cannot be read: {error.strerror}.", code="BadProfile", target=str(file)) from error
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"{file} is not UTF-8 text. Correct it, or remove it and sign in again.", code="BadProfile", target=str(file)
+        ) from error
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

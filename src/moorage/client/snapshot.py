@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,15 +68,31 @@ class Snapshot:
     def size(self) -> int:
         return sum(file.size for file in self.files)
 
-    def hash(self) -> str:
-        """SHA-256 over the number of files, names and sizes, and contents."""
+    def hash(self, read: Callable[[int], None] | None = None) -> str:
+        """SHA-256 over the number of files, names and sizes, and contents.
+
+        Args:
+            read: called with the bytes of each piece that was read; many gigabytes take a while.
+
+        Raises:
+            Invalid: a file cannot be read, or is gone by now.
+        """
         found = hashlib.sha256(str(len(self.files)).encode())
         for file in self.files:
             found.update(f"#{file.name}#{file.size}".encode())
         for file in self.files:
-            with file.path.open("rb") as stream:
-                while block := stream.read(_CHUNK):
-                    found.update(block)
+            try:
+                with file.path.open("rb") as stream:
+                    while block := stream.read(_CHUNK):
+                        found.update(block)
+                        if read is not None:
+                            read(len(block))
+            except OSError as error:
+                raise Invalid(
+                    f"{file.path} cannot be read: {error.strerror}. Make it readable, or leave it out in .amlignore.",
+                    code="PathNotReadable",
+                    target=str(file.path),
+                ) from error
         return found.hexdigest()
 
 
