@@ -19,7 +19,7 @@ from moorage.embedded.node.launch import Confinement
 from moorage.embedded.node.run import Nodes
 from moorage.embedded.tokens import TokenIssuer
 from moorage.kube.cluster import LogOptions
-from moorage.kube.kinds import CONFIG_MAP, EVENT, NODE, POD, SECRET, SERVICE_ACCOUNT
+from moorage.kube.kinds import CONFIG_MAP, EVENT, NODE, POD, SECRET, SERVICE_ACCOUNT, Kind
 from moorage.specs.manifest import Manifest
 from moorage.testing.world import until_all
 
@@ -240,6 +240,30 @@ def cmdline(process: Path) -> bytes:
         return (process / "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+async def test_a_deletion_that_comes_while_a_status_is_being_written_is_heard(
+    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The informer tells of it once; the answer to the write, which is older, comes later."""
+    write, deleted = cluster.patch, False
+
+    async def late(kind: Kind, name: str, *rest: Any, **options: Any) -> Manifest:
+        nonlocal deleted
+        answer = await write(kind, name, *rest, **options)
+        if kind == POD and answer["status"].get("phase") == "Running" and not deleted:
+            deleted = True
+            await cluster.delete(POD, name, "default")
+            (kept,) = nodes.nodes["n1"]._pods.values()
+            async with asyncio.timeout(60):
+                while "deletionTimestamp" not in kept.manifest["metadata"]:
+                    await asyncio.sleep(0.01)
+        return answer
+
+    monkeypatch.setattr(cluster, "patch", late)
+    async with running(cluster, tmp_path) as nodes:
+        await cluster.create(POD, pod("l", "exec sleep 300"))
+        await until(cluster, lambda pods: deleted and not pods)
 
 
 async def test_a_command_that_does_not_exist_is_a_start_error(cluster: LocalCluster, tmp_path: Path) -> None:

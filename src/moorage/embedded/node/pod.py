@@ -145,7 +145,7 @@ class Pod:
 
     def update(self, manifest: Manifest) -> None:
         """Take what the informer saw, unless a write of our own has answered with something newer."""
-        if int(manifest["metadata"]["resourceVersion"]) > int(self.manifest["metadata"]["resourceVersion"]):
+        if _newer(manifest, self.manifest):
             self.manifest = manifest
             self.wake()
 
@@ -436,7 +436,7 @@ class Pod:
         metadata = self.manifest["metadata"]
         try:
             patch["status"] = {**status, **gone}
-            self.manifest = await self._services.cluster.patch(
+            answer = await self._services.cluster.patch(
                 POD, metadata["name"], self.namespace, patch, type=PatchType.MERGE, subresource="status"
             )
         except NotFound:
@@ -447,6 +447,9 @@ class Pod:
         except MoorageError as error:
             log.warning("status of %s could not be written: %s", describe(self.manifest), error)
             return False
+        # While the answer was on its way the informer may have brought a newer object, which it does once: a deletion, say.
+        if _newer(answer, self.manifest):
+            self.manifest = answer
         return True
 
     async def _finalize(self) -> None:
@@ -462,6 +465,10 @@ class Pod:
             container.forget()
         self.volumes.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _newer(manifest: Manifest, known: Manifest) -> bool:
+    return int(manifest["metadata"]["resourceVersion"]) > int(known["metadata"]["resourceVersion"])
 
 
 class _VolumeNotReady(Exception):
