@@ -28,6 +28,9 @@ from moorage.cli.main import application, main
 from moorage.cli.online_endpoint import shares
 from moorage.cli.progress import Lines
 from moorage.cli.session import Session
+from moorage.client.connection import Client
+from moorage.client.profile import Profile
+from moorage.client.transport import unreachable
 from moorage.errors import Conflict, Forbidden, Invalid, MoorageError, NotFound, Throttled, Unauthenticated, Unavailable
 
 ROOT = Path(__file__).parent.parent.parent
@@ -97,6 +100,20 @@ def test_without_a_service_the_exit_code_is_5_and_the_remedy_is_said(capfd: pyte
     code, out, err = moorage(capfd, "job", "list")
     assert (code, out) == (5, "")
     assert "`moorage up` starts one on this machine" in err
+
+
+def test_who_waits_for_a_service_that_is_not_there_is_told_how_to_start_it() -> None:
+    told: list[str] = []
+    profile = Profile(url="https://127.0.0.1:1", subscription="s", resource_group="g", workspace="w")
+
+    def refused() -> None:
+        raise unreachable(profile.url, OSError("Connection refused"))
+
+    with Client(profile, tell=told.append, patience=timedelta(0)) as client, pytest.raises(Unavailable):
+        client.patiently(refused)
+    (line,) = told
+    assert line.startswith("no contact with the workspace service (cannot reach") and "; trying for 0.0 s. " in line
+    assert line.endswith("`moorage status` shows whether it runs here, `moorage up` starts it.")
 
 
 def test_errors_are_json_where_json_is_asked_for(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

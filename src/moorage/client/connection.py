@@ -193,8 +193,11 @@ class Client:
             except (Unavailable, Throttled) as error:
                 if lost is None:
                     lost = monotonic()
+                    # Who has forgotten to start it need not wait for the end.
+                    problem, _, remedy = error.message.partition(". ")
                     self.tell(
-                        f"lost contact with the workspace service ({error.message.partition('. ')[0]}); trying for {describe(self.patience)}"
+                        f"no contact with the workspace service ({problem.rstrip('.')}); trying for {describe(self.patience)}"
+                        + (f". {remedy}" if remedy else "")
                     )
                 if error.code == "UntrustedCertificate" or monotonic() - lost >= self.patience.total_seconds():
                     raise
