@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.embedded.server_workloads_peers import compute_body, endpoint_body, inventory, running
+from tests.embedded.server_workloads_peers import Service, compute_body, endpoint_body, inventory, running
 
 from moorage import clock
-from moorage.cli import up
-from moorage.client.profile import save
+from moorage.cli import extension, up
+from moorage.client.connection import Client
+from moorage.client.profile import load, save
 from moorage.server.engine.engine import advance
 from moorage.server.resources import computes
 from moorage.server.upkeep import tidy
@@ -58,6 +59,11 @@ async def test_an_endpoint_is_deleted_although_its_cluster_stays_away_for_longer
         await service.call("GET", "onlineEndpoints/digits", status=404)
 
 
+def keep_profile(service: Service) -> None:
+    token = service.user.headers["Authorization"].partition(" ")[2]
+    save({"url": service.url, "token": token, "subscription": "s1", "resource_group": "g1", "workspace": "w1"})
+
+
 async def test_up_attaches_its_cluster_again_when_it_was_not_heard_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = OTHER.replace("c2", "local")
     asked = compute_body(cluster, "default")
@@ -70,11 +76,30 @@ async def test_up_attaches_its_cluster_again_when_it_was_not_heard_in_time(tmp_p
         assert late["error"]["code"] == "ClusterNotConnected"
         monkeypatch.undo()
         monkeypatch.setenv("MOORAGE_HOME", str(tmp_path / "home"))
-        token = service.user.headers["Authorization"].partition(" ")[2]
-        save({"url": service.url, "token": token, "subscription": "s1", "resource_group": "g1", "workspace": "w1"})
+        keep_profile(service)
         await agent.report(inventory())
         for _ in range(2):
             await asyncio.to_thread(up._attach)
             found = await service.call("GET", "computes/local")
             assert (found["properties"]["provisioningState"], found["tags"]) == ("Succeeded", {"team": "vision"})
             assert found["properties"]["properties"]["defaultInstanceType"] == "small"
+
+
+async def test_an_installed_agent_whose_token_was_replaced_gets_another_by_installing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever had the later one may have been killed before it came into the cluster."""
+    monkeypatch.setenv("MOORAGE_HOME", str(tmp_path / "home"))
+    cluster = OTHER.replace("c2", "local")
+    async with running(tmp_path) as service:
+        installed, lost = await service.agent(cluster), await service.agent(cluster)
+        keep_profile(service)
+
+        def register(token: str) -> tuple[str, str]:
+            with Client(load()) as client:
+                return extension.register(client, "local", (installed.registration, token))
+
+        registration, fresh = await asyncio.to_thread(register, installed.token)
+        assert registration == installed.registration and fresh not in (installed.token, lost.token)
+        # One that works stays: the agent uses it.
+        assert await asyncio.to_thread(register, fresh) == (registration, fresh)

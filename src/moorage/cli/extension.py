@@ -12,7 +12,7 @@ import click
 
 from moorage.cli.candidates import files
 from moorage.cli.commands import command, group, name_option, no_wait_option, yes_option
-from moorage.errors import Conflict, Invalid, NotFound
+from moorage.errors import Conflict, Invalid, NotFound, Unauthenticated
 from moorage.ids import ClusterId, Workspace
 from moorage.specs.manifest import Manifest
 
@@ -171,14 +171,29 @@ def create_extension(
 
 
 def register(client: Client, cluster_name: str, present: tuple[str, str] | None) -> tuple[str, str]:
-    """The cluster's registration id and agent token; the token in use stays when it is of the same registration, for issuing a new one ends it."""
+    """The cluster's registration id and agent token; the token in use stays while the service takes it, for issuing a new one ends it."""
     path = cluster_path(client.workspace, cluster_name)
     found = client.find(path) or client.apply(path, {"location": "local", "properties": {}})
     registration = str((found.get("properties") or {}).get("registration", ""))
-    if present is not None and present[0] == registration:
+    if present is not None and present[0] == registration and _is_taken(client, *present):
         return present
     issued = client.post(f"{path}/issueAgentToken")
     return str(issued["registration"]), str(issued["token"])
+
+
+def _is_taken(client: Client, registration: str, token: str) -> bool:
+    """Whether the service takes the agent's token. Another one may have been issued since, or the service's database be of an earlier day."""
+    from moorage.client.transport import Transport
+    from moorage.wire.gateway import PREFIX
+
+    agent = Transport(client.profile.url, token=token, ca=client.profile.ca)
+    try:
+        agent.request("POST", f"{PREFIX}/{registration}/tokens", json={"keys": []})
+    except Unauthenticated:
+        return False
+    finally:
+        agent.close()
+    return True
 
 
 def cluster_path(workspace: Workspace, name: str) -> str:

@@ -43,7 +43,8 @@ async def _agent(call: Call) -> Cluster:
     cluster = await call.services.store.read(lambda tx: tx.clusters.of_token(token))
     if cluster is None:
         raise Unauthenticated(
-            "This agent token does not work (any more). Issue a new one: moorage extension update.", code="InvalidAuthenticationToken"
+            "This agent token does not work (any more). Install the extension again, which issues a new one: moorage extension create.",
+            code="InvalidAuthenticationToken",
         )
     if cluster.id != call.names["cluster"]:
         raise Forbidden("This agent token belongs to another cluster.", code="AuthorizationFailed")
