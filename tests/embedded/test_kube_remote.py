@@ -138,7 +138,9 @@ def test_a_kubeconfig_that_cannot_be_used_says_what_is_wrong(tmp_path: Path) -> 
     [
         ("", "is empty."),
         ("garbage", "has no `clusters` and `contexts`."),
-        ("{", "cannot be read"),
+        ("{", "is no YAML: line 1: expected"),
+        ("a: [\nb", "is no YAML: line 2: "),
+        ("\x00", "is no YAML: it cannot be parsed."),
         (
             "clusters: [{name: c, cluster: {server: 'https://h', certificate-authority-data: aGVsbG8=}}]\n"
             "contexts: [{name: lab, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {token: t}}]\ncurrent-context: lab\n",
@@ -161,7 +163,7 @@ def test_a_kubeconfig_that_is_none_is_named_with_a_sentence_and_no_exception(
         remote.connect(tmp_path / "bad")
     # What lightkube writes there for OpenSSL is gone, though the refusal is still at hand.
     assert not list((tmp_path / "keys").iterdir())
-    assert said in refusal.message and "Error(" not in refusal.message
+    assert said in refusal.message and "Error(" not in refusal.message and "\n" not in refusal.message
 
 
 def test_a_folder_and_a_list_of_files_are_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,8 +82,15 @@ def _checked(path: Path) -> None:
         return
     try:
         fields = yaml.safe_load(expanded.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Invalid(f"Kubeconfig {path} cannot be read: {error}. {_ANOTHER}", target="kubeconfig") from error
+    except OSError as error:
+        raise Invalid(f"Kubeconfig {path} cannot be read: {error.strerror}. {_ANOTHER}", target="kubeconfig") from error
+    except UnicodeDecodeError as error:
+        raise Invalid(f"Kubeconfig {path} is not UTF-8 text. {_ANOTHER}", target="kubeconfig") from error
+    except yaml.YAMLError as error:
+        # The library's own words go over several lines, with a caret below the place.
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"line {mark.line + 1}: {problem}" if mark and problem else "it cannot be parsed"
+        raise Invalid(f"Kubeconfig {path} is no YAML: {where}. {_ANOTHER}", target="kubeconfig") from error
     if not isinstance(fields, dict) or not {"clusters", "contexts"} <= fields.keys():
         what = "is empty" if fields is None else "has no `clusters` and `contexts`"
         raise Invalid(f"Kubeconfig {path} {what}. {_ANOTHER}", target="kubeconfig")
