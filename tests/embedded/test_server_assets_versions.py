@@ -55,6 +55,26 @@ async def test_a_new_workspace_has_its_own_containers(served: Served) -> None:
     assert (await served.call("PUT", BASE + other.id, {}, role=Role.CONTRIBUTOR)).status_code == 403
 
 
+async def test_a_workspace_answers_what_was_sent_and_is_changed_in_part(served: Served) -> None:
+    other = Workspace(served.workspace.subscription, "team", "second")
+    sent = {
+        "identity": {"type": "SystemAssigned"},
+        "properties": {"publicNetworkAccess": "Disabled", "description": "d"},
+        "tags": {"a": "b"},
+    }
+    assert (await served.call("PUT", BASE + other.id, sent)).status_code == 201
+    change = {"tags": {"c": "d"}, "identity": None, "properties": {"friendlyName": "Second", "description": None, "imageBuildCompute": "x"}}
+    changed = await served.call("PATCH", BASE + other.id, change)
+    assert changed.status_code == 200 and "properties.imageBuildCompute" in changed.headers["Warning"]
+    for shown in (changed.json(), (await served.call("GET", BASE + other.id)).json()):
+        assert (shown["identity"], shown["tags"]) == ({"type": "SystemAssigned"}, {"c": "d"})
+        found = shown["properties"]
+        assert (found["publicNetworkAccess"], found["description"], found["friendlyName"]) == ("Disabled", "d", "Second")
+    assert (await served.call("PATCH", BASE + other.id, change, role=Role.CONTRIBUTOR)).status_code == 403
+    assert (await served.call("PATCH", BASE + other.id, {"tags": []})).status_code == 400
+    assert (await served.call("PATCH", BASE + other.id + "x", change)).status_code == 404
+
+
 async def test_the_default_datastore_leads_to_the_facade(served: Served) -> None:
     listed = await served.get("/datastores?isDefault=true&count=30&orderByAsc=false")
     (store,) = listed["value"]

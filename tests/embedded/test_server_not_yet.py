@@ -186,6 +186,9 @@ async def test_what_has_no_address_here_says_what_to_do_instead(service: Service
         ("GET", "featuresets/f/versions/1", "Feature stores are not supported yet"),
         ("PUT", "serverlessEndpoints/e", "online endpoints of a cluster of your own"),
         ("POST", "computes/local/stop", "Machines belong to the cluster"),
+        ("POST", "models/m/versions/1/package", "deploy the model with an environment"),
+        ("POST", "listKeys", "A workspace has no keys of its own"),
+        ("GET", "indexes", "register their files as data"),
     ):
         answer = await service.call(method, path, {} if method != "GET" else None, status=404)
         assert answer["error"]["code"] == "InvalidResourceType" and words in answer["error"]["message"]

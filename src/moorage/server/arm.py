@@ -168,7 +168,7 @@ class Table:
         if isinstance(answer, Response):
             return answer
         headers = dict(answer.headers)
-        if request.method == "PUT":
+        if request.method in ("PUT", "PATCH"):
             headers |= header(_unheeded(route.pattern, body))
         if answer.body is None:
             return Response(status_code=answer.status, headers=headers)

@@ -81,6 +81,11 @@ _ELSEWHERE: tuple[tuple[str, str], ...] = (
     (r"connections(/|$)", "Connections are not supported yet; pass secrets through the cluster."),
     (r"featurestoreEntities(/|$)|featuresets(/|$)", "Feature stores are not supported yet."),
     (r"serverlessEndpoints(/|$)", "Models are served by online endpoints of a cluster of your own."),
+    (r"(marketplaceSubscriptions|capabilityHosts)(/|$)", "It is part of the original's own cloud; serve models with online endpoints."),
+    (r"indexes(/|$)", "Indexes are not supported; register their files as data."),
+    (r"models/[^/]+/versions/[^/]+/package$", "Models are not packaged; deploy the model with an environment."),
+    (r"(listKeys|resyncKeys)$", "A workspace has no keys of its own; signed links of its storage come from its datastores."),
+    (r"diagnose$", "Ask the cluster's extension instead: moorage extension show."),
     (r"outboundRules(/|$)|provisionManagedNetwork$", "Networks are the cluster's; set network policies there."),
     (r"computes/[^/]+/(start|stop|restart|resize)$", "Machines belong to the cluster; they are not started, stopped or resized here."),
 )

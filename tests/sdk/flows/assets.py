@@ -30,6 +30,13 @@ def a_workspace_is_shown_and_listed(place) -> None:
     assert workspace.name in names(place.ml.workspaces.list(scope="subscription"))
 
 
+def a_workspace_is_changed(place) -> None:
+    before = place.ml.workspaces.get(place.scope["workspace"])
+    changed = place.ml.workspaces.begin_update(before, tags={"a": "b"}, description="of a test").result()
+    assert (changed.tags, changed.description, changed.display_name) == ({"a": "b"}, "of a test", before.display_name)
+    assert place.ml.workspaces.get(before.name).tags == {"a": "b"}
+
+
 def an_unknown_workspace_is_not_found(place) -> None:
     raises(ResourceNotFoundError, "nowhere", place.ml.workspaces.get, "nowhere")
 

@@ -11,7 +11,7 @@ from moorage import __version__
 from moorage.errors import Conflict, Invalid
 from moorage.identity.roles import Action
 from moorage.ids import Workspace, digest
-from moorage.server.arm import PROVIDER, Answer, Call, G, Route, S, W, envelope, put
+from moorage.server.arm import PROVIDER, Answer, Call, G, Route, S, W, check_preconditions, envelope, put
 from moorage.server.containers import artifact_container, blob_container, code_container
 from moorage.server.engine.jobs import state_of
 from moorage.server.founding import ensure_workspace, workspace_key
@@ -40,6 +40,23 @@ async def _put(call: Call) -> Answer:
 
     resource, created = await call.services.store.write(write, actor=call.user.name)
     return Answer(_render(call, resource), 201 if created else 200, {"ETag": resource.etag})
+
+
+async def _patch(call: Call) -> Answer:
+    """Change what is sent and not null: tags as a whole, properties one by one. What `workspaces.begin_update` of the SDK does."""
+    sent = {name: value for name, value in call.body.items() if name in ("tags", "identity", "properties") and value is not None}
+    for name, value in sent.items():
+        if not isinstance(value, dict):
+            raise Invalid(f"'{name}' must be an object.", target=name)
+
+    def write(tx: Transaction) -> Resource:
+        current = tx.resources.get(workspace_key(call.workspace))
+        check_preconditions(call, current)
+        changes = {name: value for name, value in sent.get("properties", {}).items() if value is not None}
+        return tx.resources.update(current, body={**current.body, **sent, "properties": {**current.properties, **changes}})
+
+    resource = await call.services.store.write(write, actor=call.user.name)
+    return Answer(_render(call, resource), 200, {"ETag": resource.etag})
 
 
 async def _delete(call: Call) -> Answer:
@@ -96,15 +113,16 @@ def _render(call: Call, resource: Resource) -> Manifest:
     properties = {
         "friendlyName": workspace.name,
         "description": "",
+        "publicNetworkAccess": "Enabled",
+        "hbiWorkspace": False,
         **resource.properties,
         "workspaceId": digest(workspace.id.lower(), length=32),
         "discoveryUrl": call.absolute("/discovery"),
         "provisioningState": "Succeeded",
-        "publicNetworkAccess": "Enabled",
-        "hbiWorkspace": False,
     }
-    ours = {"name": workspace.name, "type": f"{PROVIDER}/workspaces", "kind": "Default", "identity": {"type": "None"}}
-    return {**envelope(resource, properties, location=call.services.settings.location), **ours}
+    made = envelope(resource, properties, location=call.services.settings.location)
+    ours = {"name": workspace.name, "type": f"{PROVIDER}/workspaces", "kind": "Default"}
+    return {**made, **ours, "identity": made.get("identity") or {"type": "None"}}
 
 
 async def _discovery(call: Call) -> Answer:
@@ -136,6 +154,7 @@ _ALL = f"/providers/{PROVIDER}/workspaces"
 ROUTES = (
     Route("GET", W, _get),
     Route("PUT", W, _put, action=Action.MANAGE, workspace_exists=False),
+    Route("PATCH", W, _patch, action=Action.MANAGE),
     Route("DELETE", W, _delete, action=Action.MANAGE, workspace_exists=False),
     Route("GET", G + _ALL, _list),
     Route("GET", S + _ALL, _list),
