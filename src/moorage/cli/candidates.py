@@ -6,6 +6,7 @@ A shell waits for this with the user's line half typed: nothing is printed, nobo
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import threading
@@ -36,6 +37,8 @@ _NEW = frozenset({"create", "attach", "register"})
 
 def offered(context: click.Context, incomplete: str, ask: Ask) -> list[str]:
     """The names that begin so, as far as the service has given them by the deadline."""
+    # Before the clock starts: on a busy machine this alone may take as long as the service is given.
+    importlib.import_module("moorage.client.connection")
     found: list[str] = []
 
     def look() -> None:
