@@ -207,6 +207,8 @@ def test_a_file_that_is_written_through_mapped_memory_is_stored_as_it_was_at_the
     store, access = service
     out = tmp_path / "out"
     if not disk:
+        if not Path("/dev/shm").is_dir():
+            pytest.skip("there is no folder in memory here")
         out = Path(tempfile.mkdtemp(dir="/dev/shm"))
         request.addfinalizer(lambda: shutil.rmtree(out))
     out.mkdir(exist_ok=True)

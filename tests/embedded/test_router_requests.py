@@ -326,6 +326,13 @@ async def test_a_body_that_outgrows_the_limit_in_the_queue_gives_up_its_place() 
         writer.close()
 
 
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections stay open between two requests, however long a busy machine takes for them."""
+    monkeypatch.setattr("moorage.router.upstream.IDLE_SECONDS", 600.0)
+
+
+@pytest.mark.usefixtures("kept")
 async def test_a_request_whose_kept_connection_was_dead_keeps_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     taken, go = asyncio.Event(), asyncio.Event()
 
@@ -356,13 +363,15 @@ def _close_as_it_is_taken(monkeypatch: pytest.MonkeyPatch, peer: ReplicaServer) 
     (writer,) = peer.writers
 
     def closing(replica: Replica) -> UpstreamConnection | None:
-        monkeypatch.undo()
-        writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-        return idle_connection(replica)
+        connection = idle_connection(replica)
+        if connection is not None and len(peer.writers) == 1:
+            writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        return connection
 
     monkeypatch.setattr("moorage.router.exchange.idle_connection", closing)
 
 
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("cut", [asyncio.WriteTransport.abort, asyncio.WriteTransport.close])
 async def test_a_request_that_a_replica_had_when_it_broke_off_is_not_sent_again(cut: Callable[[asyncio.WriteTransport], None]) -> None:
     async def breaks_off(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -378,6 +387,7 @@ async def test_a_request_that_a_replica_had_when_it_broke_off_is_not_sent_again(
         assert [request.body for request in peer.requests] == [b"{}", b"effect"]
 
 
+@pytest.mark.usefixtures("kept")
 async def test_a_request_without_effects_is_sent_again_when_a_kept_connection_breaks_off() -> None:
     async def breaks_off(request: Request, writer: asyncio.StreamWriter) -> None:
         if len(peer.requests) == 2:

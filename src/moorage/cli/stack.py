@@ -31,6 +31,7 @@ READY_WITHIN = timedelta(seconds=90)
 # Pods get their grace of 30 s, then the processes theirs.
 STOPPED_WITHIN = timedelta(seconds=75)
 _LOOK_SECONDS = 0.05
+_PATIENCE = timedelta(seconds=2)
 # Starts in a row that ended at once: the next ones will too.
 GIVEN_UP_AFTER = 3
 
@@ -144,17 +145,18 @@ def wait_ready(home: Home, settings: StackSettings) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def not_ready(home: Home, settings: StackSettings) -> list[str]:
-    """Which of the two services do not answer that they are ready."""
+def not_ready(home: Home, settings: StackSettings, *, patience: timedelta = _PATIENCE) -> list[str]:
+    """Which of the two services do not answer, within `patience` each, that they are ready."""
     context = trust(home)
-    return [role for role, url in zip(ROLES, (settings.api_url, settings.url), strict=True) if not answers(f"{url}/readyz", context)]
+    urls = zip(ROLES, (settings.api_url, settings.url), strict=True)
+    return [role for role, url in urls if not answers(f"{url}/readyz", context, patience=patience)]
 
 
-def answers(address: str, context: ssl.SSLContext) -> bool:
+def answers(address: str, context: ssl.SSLContext, *, patience: timedelta = _PATIENCE) -> bool:
     try:
         # Never through a proxy: it is this machine that is asked.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-        with opener.open(address, timeout=2) as answer:
+        with opener.open(address, timeout=patience.total_seconds()) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError, TimeoutError):
         return False

@@ -50,6 +50,8 @@ SETTINGS = {
 }
 # The profile's token is this machine's user's own; the key that signs it lies beside it.
 _TOKEN_LIFE = timedelta(days=365)
+# A service that is only busy answers within this; one that has just been started refuses at once.
+_BUSY = timedelta(seconds=15)
 
 
 @command(None, "up", examples=["moorage up", "moorage up --nodes 3", "moorage up --nodes nodes.yaml", "moorage up --tour examples/digits"])
@@ -190,7 +192,7 @@ def status(session: Session) -> list[Manifest]:
 
 def _unfinished(home: Home, settings: StackSettings) -> str:
     """What processes that all run still lack, after one of them was started again or an `up` was cut off; empty when nothing."""
-    if waiting := not_ready(home, settings):
+    if waiting := not_ready(home, settings, patience=_BUSY):
         return f"{' and '.join(waiting)} {'are' if len(waiting) > 1 else 'is'} not ready yet"
     return "the last 'moorage up' was cut off" if home.unfinished.exists() else ""
 
