@@ -1,4 +1,4 @@
-"""Every benchmark, or those that are named: stack, api, lists, blobs, cli, embedded, router, mirror, scoring; and kubernetes, only when named. Prints; asserts nothing."""
+"""Every benchmark, or those that are named: stack, api, lists, blobs, cli, embedded, router, mirror, scoring; and flows and kubernetes, only when named. Prints; asserts nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import api
 import blobs
+import flows
 import lists
 import mirror
 import processes
@@ -49,8 +50,9 @@ PARTS: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
     "mirror": ("Router, mirrored traffic", mirror.measure),
     "scoring": ("Scoring server", scoring.measure),
 }
-# Only when it is named: it takes a quarter of an hour.
+# Only when they are named: minutes, and a quarter of an hour; with the environment of the tests.
 LONG: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
+    "flows": ("Flows of the unmodified SDK", flows.measure),
     "kubernetes": ("A real Kubernetes, and writes when nothing happens", _script("kubernetes.py", timeout=3600)),
 }
 

@@ -87,8 +87,7 @@ def run(words: Sequence[str], paths: Sequence[str] = (), environment: Mapping[st
 
 
 def _pytest(words: Sequence[str], report: Path, environment: Mapping[str, str] | None) -> int:
-    # xunit1 names the file of each test.
-    command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-o", "junit_family=xunit1", *words]
+    command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *words]
     return subprocess.run(command, cwd=ROOT, env=os.environ | dict(environment or {}), check=False).returncode
 
 

@@ -25,7 +25,7 @@ def test_now_and_then():
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(again, "ROOT", tmp_path)
     monkeypatch.setenv("PYTEST_ADDOPTS", "")
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\njunit_family = xunit1\n")
     (tmp_path / "tests").mkdir()
     return tmp_path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 FLOWS = ("not_yet", "mistakes", "serving")
 
 
-def test_with_the_sdk(sdk: Sdk, flow: str) -> None:
-    sdk.run(flow)
+def test_with_the_sdk(sdk: Sdk, flow: str, record_property: Callable[[str, object], None]) -> None:
+    # For `benchmarks/run flows`.
+    record_property("seconds", sdk.run(flow))
 
 
 @pytest.mark.parametrize("way", ["B", "C", "D"])

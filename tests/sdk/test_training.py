@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.sdk.conftest import Sdk
@@ -11,5 +13,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 FLOWS = ("assets", "jobs")
 
 
-def test_with_the_sdk(sdk: Sdk, flow: str) -> None:
-    sdk.run(flow)
+def test_with_the_sdk(sdk: Sdk, flow: str, record_property: Callable[[str, object], None]) -> None:
+    # For `benchmarks/run flows`.
+    record_property("seconds", sdk.run(flow))
