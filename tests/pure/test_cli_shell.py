@@ -82,6 +82,11 @@ def test_every_error_has_its_exit_code(error: MoorageError, code: Exit) -> None:
         (["online-endpoint", "update"], "give --name or --file."),
         (["model", "create"], "give --file with the YAML document of the model, or its fields as options."),
         (["compute", "attach", "--type", "AmlCompute", "-n", "x"], "computes of type 'AmlCompute' cannot be attached"),
+        (
+            ["compute", "attach", "-n", "x"],
+            '--resource-id is missing: the cluster\'s id; `moorage cluster list --query "[].id" -o tsv` shows',
+        ),
+        (["completion"], "Choose from: bash, fish, zsh. See `moorage completion --help`."),
         (["config", "set", "colour=red"], "'colour' is no setting"),
         (["config", "set", "url=nowhere"], "'nowhere' is no address"),
         (["config", "show", "--query", "[0"], "Incomplete expression. JMESPath is described at jmespath.org."),

@@ -69,6 +69,11 @@ def attach(
     """Attach a cluster to the workspace, with a namespace. A cluster can be attached many times."""
     if type_ is not None and type_.lower() != "kubernetes":
         raise Invalid(f"computes of type '{type_}' cannot be attached; the only type is Kubernetes.", target="--type")
+    if file is None and not options["resource_id"] and not any(change.startswith("resource_id=") for change in changes):
+        raise Invalid(
+            '--resource-id is missing: the cluster\'s id; `moorage cluster list --query "[].id" -o tsv` shows those that are registered.',
+            target="--resource-id",
+        )
     changes = (*changes, *_identity(options.pop("identity_type"), options.pop("user_assigned_identities")))
     return _attach(session, session.document(Kind.COMPUTE, file, changes, **options), wait=not no_wait)
 

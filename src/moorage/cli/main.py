@@ -176,7 +176,8 @@ def _usage(error: click.ClickException, as_json: bool) -> int:
         click.echo(error.format_message())
         return Exit.USAGE
     hint = f" See `{context.command_path} --help`." if context is not None else ""
-    message = error.format_message()
+    # Click lists choices one a line.
+    message = " ".join(error.format_message().split())
     _say(MoorageError(f"{message if message.endswith(('.', '?')) else message + '.'}{hint}", code="UsageError"), as_json)
     return Exit.USAGE
 

@@ -178,7 +178,7 @@ def unreachable(url: str, error: Exception) -> Unavailable:
     """The error for a request that got no answer; names the address and never its query, which may be a signature."""
     parts = urlsplit(url)
     address = f"{parts.scheme}://{parts.netloc}"
-    reason = str(error) or type(error).__name__
+    reason = str(error).rstrip(".") or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return Unavailable(
             f"the certificate of {address} is not trusted ({reason}). Name its authority: `moorage config set ca=FILE`, or MOORAGE_CA.",
