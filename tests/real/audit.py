@@ -36,7 +36,8 @@ def read(log: Path, namespace: str, *, since: int = 0) -> Account:
     """What the service accounts of a namespace did after byte `since` of the log."""
     account = Account(Counter(), Counter())
     for event in _events(log, since):
-        name = str(event["user"]["username"])
+        # Nobody, where the sign-in was refused (401), as with the token of an agent that has just gone.
+        name = str(event["user"].get("username") or "")
         reference = event.get("objectRef")
         if not name.startswith(f"{_PREFIX}{namespace}:") or reference is None:
             continue
