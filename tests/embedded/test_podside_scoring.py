@@ -260,6 +260,21 @@ def test_a_request_in_flight_is_finished_after_sigterm(installed: Path, tmp_path
     assert replies[0].json() == "done"
 
 
+def test_a_request_through_a_kept_connection_is_answered_after_sigterm(installed: Path, tmp_path: Path) -> None:
+    code = script(tmp_path, "def init(): pass\ndef run(data): return data\n")
+    with serving(installed, code) as server:
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        for text in ("before", "after"):
+            kept.request("POST", "/score", text)
+            answer = kept.getresponse()
+            assert (answer.status, json.loads(answer.read())) == (200, text)
+            if text == "before":
+                server.process.send_signal(signal.SIGTERM)
+                assert "Told to end" in server.says("Told to end")
+        kept.close()
+        assert server.process.wait(timeout=60) == 0
+
+
 def test_a_scoring_timeout_answers_and_the_server_lives_on(installed: Path, tmp_path: Path) -> None:
     # It ends only after its answer, however late the server's clock is looked at.
     text = "import pathlib, time\ndef init(): pass\ndef run(data):\n    while not pathlib.Path('go').exists(): time.sleep(0.02)\n    return 1\n"

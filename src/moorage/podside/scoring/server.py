@@ -22,6 +22,8 @@ _INIT_FAILED = 3
 _DEFAULT_PORT = 5001
 # Longer than the router keeps an idle connection, so that it is never the server that closes first.
 _KEEP_ALIVE_SECONDS = 75
+# How long callers have to hear that this replica goes. A router lets go of its connections as soon as it does; others may keep theirs for ever.
+_LINGER_SECONDS = 5.0
 
 
 def serve() -> int:
@@ -55,6 +57,16 @@ def _serve_one(listener: socket.socket) -> int:
         return _INIT_FAILED
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """Closes no connection that a request may be on its way through: a caller could not tell whether it has run, and may not send it again."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            print("Told to end; serving on until callers have let go", flush=True)
+            deadline = time.monotonic() + _LINGER_SECONDS
+            while self.server_state.connections and not self.force_exit and time.monotonic() < deadline:  # noqa: ASYNC110 - uvicorn tells nobody
+                await asyncio.sleep(0.02)
+            await super().shutdown(sockets)
+
     # Stands in while uvicorn's own is not there: before it starts, and when it hands the signal on after the last request.
     signal.signal(signal.SIGTERM, _stop)
     threads = ThreadPoolExecutor(max_workers=max(1, _number("MOORAGE_CONCURRENCY", 1)), thread_name_prefix="run")
@@ -69,7 +81,7 @@ def _serve_one(listener: socket.socket) -> int:
     listener.listen(2048)
     host, port = listener.getsockname()[:2]
     print(f"Serving on {host}:{port} (pid {os.getpid()})", flush=True)
-    asyncio.run(uvicorn.Server(configuration).serve(sockets=[listener]))
+    asyncio.run(Server(configuration).serve(sockets=[listener]))
     # What run() has not finished by now will not be answered any more.
     threads.shutdown(wait=False, cancel_futures=True)
     return 0
