@@ -260,6 +260,26 @@ def test_a_request_in_flight_is_finished_after_sigterm(installed: Path, tmp_path
     assert replies[0].json() == "done"
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_is_told_to_end_as_it_begins_does_so(installed: Path, tmp_path: Path, workers: str) -> None:
+    code = script(tmp_path, "def init(): pass\ndef run(data): return data\n")
+    for _ in range(3):
+        with serving(installed, code, WORKER_COUNT=workers) as server:
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(timeout=60) == 0
+
+
+def test_a_server_that_is_told_to_end_in_init_does_so_at_once(installed: Path, tmp_path: Path) -> None:
+    code = script(tmp_path, "import time\ndef init():\n    print('in init', flush=True)\n    time.sleep(600)\ndef run(data): return data\n")
+    process = start(installed, code)
+    assert process.stdout is not None
+    while "in init" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "failed" not in output
+
+
 def test_a_request_through_a_kept_connection_is_answered_after_sigterm(installed: Path, tmp_path: Path) -> None:
     code = script(tmp_path, "def init(): pass\ndef run(data): return data\n")
     with serving(installed, code) as server:

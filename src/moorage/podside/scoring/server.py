@@ -7,6 +7,7 @@ fails, ends the process with code 3, as in the original.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -28,6 +29,8 @@ _LINGER_SECONDS = 5.0
 
 def serve() -> int:
     """Run until told to stop; answers the exit status."""
+    # Process 1 hears no signal that it has not asked for, and init() may take minutes.
+    signal.signal(signal.SIGTERM, _end)
     listener = _bind()
     if listener is None:
         return 1
@@ -67,8 +70,6 @@ def _serve_one(listener: socket.socket) -> int:
                 await asyncio.sleep(0.02)
             await super().shutdown(sockets)
 
-    # Stands in while uvicorn's own is not there: before it starts, and when it hands the signal on after the last request.
-    signal.signal(signal.SIGTERM, _stop)
     threads = ThreadPoolExecutor(max_workers=max(1, _number("MOORAGE_CONCURRENCY", 1)), thread_name_prefix="run")
     configuration = uvicorn.Config(
         Application(script, threads),
@@ -78,17 +79,25 @@ def _serve_one(listener: socket.socket) -> int:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         server_header=False,
     )
+    server = Server(configuration)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        """While uvicorn's own is not there: before it starts, and when it hands the signal on after the last request."""
+        server.should_exit = True
+
+    signal.signal(signal.SIGTERM, stop)
     listener.listen(2048)
     host, port = listener.getsockname()[:2]
     print(f"Serving on {host}:{port} (pid {os.getpid()})", flush=True)
-    asyncio.run(Server(configuration).serve(sockets=[listener]))
+    asyncio.run(server.serve(sockets=[listener]))
     # What run() has not finished by now will not be answered any more.
     threads.shutdown(wait=False, cancel_futures=True)
     return 0
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Nothing more: the server has drained, or has not begun."""
+def _end(number: int, frame: FrameType | None) -> None:
+    """Nobody waits for an answer yet, and code of the user's must not take it for a failure."""
+    os._exit(128 + number)
 
 
 def _initialised() -> Script | None:
@@ -108,16 +117,22 @@ def _initialised() -> Script | None:
 
 def _serve_many(listener: socket.socket, workers: int) -> int:
     """Processes that accept from one socket. The first to end takes the others with it: the node starts all of them anew."""
-    children = {_forked(listener) for _ in range(workers)}
+    children: set[int] = set()
     stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
         stopping = True
         for child in children:
-            os.kill(child, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and is about to be counted
+                os.kill(child, signal.SIGTERM)
 
+    # Held back while there are more to come, so that each is told, and none takes the signal for its parent.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGTERM, stop)
+    for _ in range(workers):
+        children.add(_forked(listener))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     worst = 0
     while children:
         child, status = os.wait()
@@ -135,6 +150,8 @@ def _forked(listener: socket.socket) -> int:
         return child
     code = 1
     try:
+        signal.signal(signal.SIGTERM, _end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         code = _serve_one(listener)
     finally:
         sys.stdout.flush()
