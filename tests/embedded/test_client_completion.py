@@ -42,6 +42,7 @@ def offered(profile: Profile, capfd: pytest.CaptureFixture[str], monkeypatch: py
     return complete
 
 
+@pytest.mark.slow  # a process for each TAB
 def test_names_are_those_of_the_workspace(agent: Agent, moorage: Run, offered: Run, tmp_path: Path) -> None:
     def document(text: str) -> str:
         (tmp_path / "document.yml").write_text(text)

@@ -84,6 +84,7 @@ async def prepared(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow  # a process for each write
 async def test_a_definition_whose_deletion_was_cut_off_at_any_write_goes_with_its_objects(prepared: Path, tmp_path: Path) -> None:
     for writes in range(10):
         path = tmp_path / str(writes) / "state.db"

@@ -64,6 +64,7 @@ def keep_profile(service: Service) -> None:
     save({"url": service.url, "token": token, "subscription": "s1", "resource_group": "g1", "workspace": "w1"})
 
 
+@pytest.mark.slow  # a workspace and a cluster
 async def test_up_attaches_its_cluster_again_when_it_was_not_heard_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = OTHER.replace("c2", "local")
     asked = compute_body(cluster, "default")

@@ -99,7 +99,12 @@ def test_nothing_to_prepare_prepares_nothing(tmp_path: Path) -> None:
     [
         (plan("no-such-package"), "RequirementNotFound", "'no-such-package' does not exist"),
         (plan("tinypkg==2.0"), "RequirementNotFound", "tinypkg==2.0"),
-        (plan(conda="dependencies: ['python=2.7']"), "PythonNotFound", "Python 2.7, which this cluster cannot provide. It has: 3."),
+        pytest.param(
+            plan(conda="dependencies: ['python=2.7']"),
+            "PythonNotFound",
+            "Python 2.7, which this cluster cannot provide. It has: 3.",
+            marks=pytest.mark.slow,  # every interpreter is looked for
+        ),
     ],
 )
 def test_what_cannot_be_had_is_named_in_one_sentence_and_leaves_nothing(tmp_path: Path, wanted: Manifest, code: str, words: str) -> None:
@@ -112,6 +117,7 @@ def test_what_cannot_be_had_is_named_in_one_sentence_and_leaves_nothing(tmp_path
     assert not (root / wanted["environment"]["hash"]).exists()
 
 
+@pytest.mark.slow  # an environment is made
 def test_an_exact_python_gives_way_to_its_minor_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     minor = ".".join(map(str, sys.version_info[:2]))
     wanted = plan(conda=f"dependencies: ['python={minor}.99']")

@@ -59,7 +59,8 @@ while True: time.sleep(0.01)
 """
 
 
-@pytest.fixture(params=SHELLS)
+# One shell in the fast ring.
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] if number else []) for number, name in enumerate(SHELLS)])
 def shell(request: pytest.FixtureRequest) -> list[str]:
     return SHELLS[request.param]
 
