@@ -13,8 +13,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from moorage.embedded.local import LocalCluster, open_cluster
 from moorage.embedded.node.attempt import Attempt, read_pairs
+from moorage.embedded.node.leftovers import end_containers
 from moorage.embedded.node.pod import Record
 from moorage.embedded.node.run import Nodes
 from moorage.embedded.node.shim import tree
@@ -244,6 +247,19 @@ async def test_a_pod_deleted_while_no_agent_ran_is_ended_and_forgotten(tmp_path:
         async with nodes_of(cluster, folder):
             await emptied(folder)
     assert not lives(pairs)
+
+
+@pytest.mark.parametrize("grace", [timedelta(0), timedelta(seconds=1)])
+async def test_containers_whose_agent_died_are_ended_where_none_will_come(tmp_path: Path, grace: timedelta) -> None:
+    state, folder = tmp_path / "state.db", tmp_path / "nodes"
+    await prepare(state, pod("trap '' TERM; echo up; while :; do sleep 300; done", policy="Always"))
+    async with agent_process(state, folder):
+        attempt = await started_folder(folder)
+    pairs = read_pairs(attempt / "started")
+    assert pairs is not None and lives(pairs)
+    assert await asyncio.to_thread(end_containers, folder, grace) == 1
+    assert not lives(pairs)
+    assert await asyncio.to_thread(end_containers, folder, grace) == 0
 
 
 async def test_a_killed_shim_takes_its_container_along_and_the_container_is_restarted(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ SETTINGS = {
 _TOKEN_LIFE = timedelta(days=365)
 # A service that is only busy answers within this; one that has just been started refuses at once.
 _BUSY = timedelta(seconds=15)
+# What containers have to end in when there is no cluster that would give them the grace of their pods.
+_LEFT_GRACE = timedelta(seconds=10)
 
 
 @command(None, "up", examples=["moorage up", "moorage up --nodes 3", "moorage up --nodes nodes.yaml", "moorage up --tour examples/digits"])
@@ -136,6 +138,8 @@ def up(
 @click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation of --purge.")
 def down(session: Session, purge: bool, yes: bool) -> Manifest | None:
     """Stop what `moorage up` started. All state stays, and `moorage up` goes on with it; with --purge every trace is removed."""
+    from moorage.embedded.node.leftovers import end_containers, remove_memory
+
     home = default_home()
     if not home.folder.exists():
         raise NotFound(f"There is nothing to stop: {home.folder} does not exist.", target="MOORAGE_HOME")
@@ -148,7 +152,11 @@ def down(session: Session, purge: bool, yes: bool) -> Manifest | None:
         stopped = stop(home)
         session.on_interrupt("")
         session.say(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
+        # Of a cluster that had died, or was just coming up.
+        if left := end_containers(home.cluster / "nodes", timedelta(0) if purge else _LEFT_GRACE):
+            session.say(f"Ended {left} container{'s' if left > 1 else ''} that the cluster could not end any more.")
         if purge:
+            remove_memory(home.cluster / "nodes")
             gone = home.purge()
             session.say(f"Removed {home.folder}." if gone else f"Removed everything in {home.folder}; the folder itself cannot be removed.")
         else:

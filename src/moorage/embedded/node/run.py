@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ from moorage.kube.events import EventRecorder
 from moorage.kube.informer import Informer
 from moorage.kube.kinds import CONFIG_MAP, POD, PV, PVC, SECRET, SERVICE_ACCOUNT
 from moorage.specs.manifest import Manifest
-
-_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +156,3 @@ class Nodes:
         changed = new or old or {"metadata": {}}
         for node in self.nodes.values():
             node.wake(changed["metadata"].get("namespace") or "")
-
-
-def purge(folder: Path) -> None:
-    """Remove what nodes keep, once nothing of them runs (`moorage down --purge`)."""
-    for place in folder.glob("*/pods/*"):
-        shutil.rmtree(_MEMORY / f"moorage-{place.name}", ignore_errors=True)
-    if folder.exists():
-        shutil.rmtree(folder)
