@@ -76,7 +76,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         ("leads", LEADS),
     ):
         (tmp_path / f"{name}.py").write_text(text)
-    yield tmp_path
+    # As in a container: what was ignored when a shell began (nohup) it can never hear.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield tmp_path
+    finally:
+        signal.signal(signal.SIGHUP, before)
     while left := [process for process in Path("/proc").glob("[0-9]*") if works_in(tmp_path, process)]:
         for process in left:
             with contextlib.suppress(ProcessLookupError):
@@ -104,7 +109,11 @@ def begin(shell: list[str], folder: Path, command: str, *, variables: Mapping[st
 
 
 def ended(process: subprocess.Popen[bytes], folder: Path) -> tuple[int, str]:
-    return process.wait(SECONDS), (folder / "said").read_text()
+    try:
+        return process.wait(SECONDS), (folder / "said").read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def told(shell: list[str], folder: Path, command: str, number: int = signal.SIGTERM) -> tuple[int, str]:
