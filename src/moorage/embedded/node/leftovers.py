@@ -23,12 +23,12 @@ def end_containers(folder: Path, grace: timedelta) -> int:
         folder: one folder per node in it (`cluster/nodes`).
         grace: for all of them together.
     """
-    left: dict[int, None] = {}
+    left: set[int] = set()
     try:
         for control in sorted(folder.glob("*/pods/*/containers/*/*/control")):
             # A FIFO without reader, or none any more: its shim is gone (`shim.py`).
             with contextlib.suppress(OSError):
-                left[os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)] = None
+                left.add(os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         found = len(left)
         if grace > timedelta(0):
             _tell(left, b"T%.3f\n" % grace.total_seconds())
@@ -47,14 +47,14 @@ def remove_memory(folder: Path) -> None:
         shutil.rmtree(_MEMORY / f"moorage-{place.name}", ignore_errors=True)
 
 
-def _tell(shims: dict[int, None], word: bytes) -> None:
+def _tell(shims: set[int], word: bytes) -> None:
     for descriptor in shims:
         # It ends at this moment, or is told already.
         with contextlib.suppress(BrokenPipeError, BlockingIOError):
             os.write(descriptor, word)
 
 
-def _wait(shims: dict[int, None], patience: timedelta) -> None:
+def _wait(shims: set[int], patience: timedelta) -> None:
     """Until every shim has closed its end, or for as long as the patience lasts; those that have are let go."""
     poll = select.poll()
     for descriptor in shims:
@@ -64,4 +64,4 @@ def _wait(shims: dict[int, None], patience: timedelta) -> None:
         for descriptor, _ in poll.poll(span * 1000):
             poll.unregister(descriptor)
             os.close(descriptor)
-            del shims[descriptor]
+            shims.discard(descriptor)
