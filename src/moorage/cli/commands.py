@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from moorage.cli.candidates import existing, files, workspaces
+from moorage.cli.candidates import existing, files, folders, workspaces
 from moorage.cli.edits import take
 from moorage.errors import Invalid
 
@@ -225,6 +225,12 @@ def file_option(what: str, *, required: bool = True) -> Callable[[Callable[..., 
     return click.option(
         "--file", "-f", required=required, metavar="FILE", shell_complete=files, help=f"The YAML document of the {what}; '-' reads stdin."
     )
+
+
+def download_path_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--download-path`, the current folder by default."""
+    shown = "Where to; made when absent. Default: the current folder."
+    return click.option("--download-path", "-p", default=".", metavar="FOLDER", shell_complete=folders, help=shown)(function)
 
 
 def set_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from moorage.cli import registry
-from moorage.cli.candidates import files, names
+from moorage.cli.candidates import files
 from moorage.cli.commands import (
     accepted_option,
     command,
@@ -37,9 +37,7 @@ datas = group("data", "Register data.")
 @click.option("--path", "-p", metavar="PATH", shell_complete=files, help="A file or folder here, or a URI.")
 @click.option("--type", "-t", "type_", type=click.Choice(["uri_file", "uri_folder", "mltable"]), help="Default: uri_folder.")
 @click.option("--description", metavar="TEXT", help="What it is.")
-@click.option(
-    "--datastore", metavar="NAME", shell_complete=names("datastores"), help="Where files from here are put. Default: workspaceblobstore."
-)
+@registry.datastore_option
 @tags_option()
 @set_option()
 @accepted_option("--skip-validation", meaning="an MLTable is not opened.")

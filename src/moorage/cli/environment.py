@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from moorage.cli import registry
-from moorage.cli.candidates import files, folders, names
+from moorage.cli.candidates import files, folders
 from moorage.cli.commands import command, file_option, group, name_option, set_option, tag_changes, tags_option
 from moorage.cli.session import Session
 from moorage.specs.manifest import Manifest
@@ -38,9 +38,7 @@ environments = group("environment", "Register what code runs in.")
 @click.option("--dockerfile-path", "-d", metavar="FILE", help="Its Dockerfile, from there. Default: Dockerfile.")
 @click.option("--os-type", metavar="TYPE", help="linux, the default, or windows.")
 @click.option("--description", metavar="TEXT", help="What it is.")
-@click.option(
-    "--datastore", metavar="NAME", shell_complete=names("datastores"), help="Where files from here are put. Default: workspaceblobstore."
-)
+@registry.datastore_option
 @tags_option()
 @registry.of_registry
 @set_option()

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from moorage.cli.candidates import files, folders, names, outputs
+from moorage.cli.candidates import files, names, outputs
 from moorage.cli.commands import (
     accepted_option,
     command,
+    download_path_option,
     file_option,
     group,
     name_option,
@@ -261,14 +262,7 @@ def cancel_job(session: Session, name: str, no_wait: bool) -> None:
     ],
 )
 @name_option("job")
-@click.option(
-    "--download-path",
-    "-p",
-    default=".",
-    metavar="FOLDER",
-    shell_complete=folders,
-    help="Where to; made when absent. Default: the current folder.",
-)
+@download_path_option
 @click.option("--output-name", metavar="NAME", shell_complete=outputs, help="Only this output; `default` is logs and artifacts.")
 @click.option("--all", "everything", is_flag=True, help="Logs, artifacts and every output.")
 def download_job(session: Session, name: str, download_path: str, output_name: str | None, everything: bool) -> None:

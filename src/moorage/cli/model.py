@@ -7,8 +7,18 @@ from pathlib import Path
 import click
 
 from moorage.cli import registry
-from moorage.cli.candidates import files, folders, names
-from moorage.cli.commands import command, file_option, group, name_option, refused_command, set_option, tag_changes, tags_option
+from moorage.cli.candidates import files
+from moorage.cli.commands import (
+    command,
+    download_path_option,
+    file_option,
+    group,
+    name_option,
+    refused_command,
+    set_option,
+    tag_changes,
+    tags_option,
+)
 from moorage.cli.session import Session
 from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Kind
@@ -35,9 +45,7 @@ models = group("model", "Register and fetch models.")
 )
 @click.option("--type", "-t", "type_", type=click.Choice(["custom_model", "mlflow_model", "triton_model"]), help="Default: custom_model.")
 @click.option("--description", metavar="TEXT", help="What it is.")
-@click.option(
-    "--datastore", metavar="NAME", shell_complete=names("datastores"), help="Where files from here are put. Default: workspaceblobstore."
-)
+@registry.datastore_option
 @click.option("--stage", "-s", metavar="STAGE", help="Stage of its life, in words of your own.")
 @tags_option()
 @set_option()
@@ -71,14 +79,7 @@ def list_models(session: Session, name: str | None, max_results: int | None, arc
 @command(models, "download", examples=["moorage model download -n digits -v 1 --download-path ./models"])
 @name_option("model")
 @registry.version_options
-@click.option(
-    "--download-path",
-    "-p",
-    default=".",
-    metavar="FOLDER",
-    shell_complete=folders,
-    help="Where to; made when absent. Default: the current folder.",
-)
+@download_path_option
 @registry.no_registry
 def download(session: Session, name: str, version: str | None, label: str | None, download_path: str) -> None:
     """Fetch the files of a model into FOLDER/NAME."""

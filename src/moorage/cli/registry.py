@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from moorage.cli import entities
-from moorage.cli.candidates import existing, one_of, versions
+from moorage.cli.candidates import existing, names, one_of, versions
 from moorage.cli.commands import command, name_option, refused_command, tag_changes, tags_option
 from moorage.cli.edits import edit_options
 from moorage.cli.session import Session
@@ -19,6 +19,12 @@ from moorage.specs.manifest import Manifest
 from moorage.wire.documents.document import Kind
 from moorage.wire.documents.references import Local, parse_reference
 from moorage.wire.documents.uses import Role
+
+
+def datastore_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--datastore` of what is made from files."""
+    shown = "Where files from here are put. Default: workspaceblobstore."
+    return click.option("--datastore", metavar="NAME", shell_complete=names("datastores"), help=shown)(function)
 
 
 def version_options(function: Callable[..., Any]) -> Callable[..., Any]:
