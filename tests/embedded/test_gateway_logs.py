@@ -271,17 +271,22 @@ async def test_a_new_agent_that_finds_a_rotated_log_sends_what_is_left_of_it(clu
     assert peer.logs[STD].endswith(b"\nwhat came meanwhile")
 
 
+async def a_replaced_pod(cluster: Cluster, node: Node, peer: WorkspacePeer, successor: str) -> None:
+    """A job whose first pod has failed, and whose successor's output has arrived after its own."""
+    await a_running_job(cluster, node, peer)
+    await node.write("j-0", b"first|")
+    await peer.until(lambda: peer.logs.get(STD) == b"first|")
+    await end_pod(cluster, node, "j-0", code=1)
+    await start_pod(cluster, node, successor)
+    await node.write(successor, b"second|")
+    await peer.until(lambda: peer.logs.get(STD) == b"first|second|")
+
+
 async def test_a_pod_that_replaces_a_lost_one_continues_its_log_also_over_a_restart_of_the_agent(
     cluster: Cluster, node: Node, peer: WorkspacePeer
 ) -> None:
     async with linked(cluster, peer):
-        await a_running_job(cluster, node, peer)
-        await node.write("j-0", b"first|")
-        await peer.until(lambda: peer.logs.get(STD) == b"first|")
-        await end_pod(cluster, node, "j-0", code=1)
-        await start_pod(cluster, node, "j-1")
-        await node.write("j-1", b"second|")
-        await peer.until(lambda: peer.logs.get(STD) == b"first|second|")
+        await a_replaced_pod(cluster, node, peer, "j-1")
         await cluster.delete(POD, "j-0", "default")
     await node.write("j-1", b"third")
     async with linked(cluster, peer):
@@ -292,13 +297,7 @@ async def test_a_log_of_which_two_pods_are_still_there_is_sent_once_when_the_age
     cluster: Cluster, node: Node, peer: WorkspacePeer
 ) -> None:
     async with linked(cluster, peer):
-        await a_running_job(cluster, node, peer)
-        await node.write("j-0", b"first|")
-        await peer.until(lambda: peer.logs.get(STD) == b"first|")
-        await end_pod(cluster, node, "j-0", code=1)
-        await start_pod(cluster, node, "a-1")
-        await node.write("a-1", b"second|")
-        await peer.until(lambda: peer.logs.get(STD) == b"first|second|")
+        await a_replaced_pod(cluster, node, peer, "a-1")
     await node.write("a-1", b"third")
     async with linked(cluster, peer):
         await end_pod(cluster, node, "a-1")
